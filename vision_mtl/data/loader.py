@@ -1,0 +1,137 @@
+"""Which images form a batch, in which order, and the processes that load them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from vision_mtl.data.augment import target_size
+from vision_mtl.data.config import ResizeConfig
+from vision_mtl.data.dataset import Dataset, Key, collate, padded
+from vision_mtl.data.images import BadImageError
+from vision_mtl.errors import DataError
+from vision_mtl.structures import Batch
+
+
+class TrainingBatches:
+    """Shuffled batches of images of like shape; the order is a pure function of (seed, epoch).
+
+    Landscape and portrait images are batched apart, so that little is padding. What is left over in each
+    group is batched together, and an incomplete last batch is dropped unless it is the only one.
+    """
+
+    def __init__(self, sizes: np.ndarray, batch_size: int, seed: int) -> None:
+        self.portrait = sizes[:, 0] > sizes[:, 1]
+        self.batch_size, self.seed = batch_size, seed
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        return max(1, len(self.portrait) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Yield the batches of the current epoch, from batch `start` on."""
+        generator = np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch]))
+        order = generator.permutation(len(self.portrait))
+        size = self.batch_size
+        groups = [order[self.portrait[order] == shape] for shape in (False, True)]
+        batches = [group[i : i + size] for group in groups for i in range(0, len(group) - size + 1, size)]
+        rest = np.concatenate([group[len(group) // size * size :] for group in groups])
+        batches += [rest[i : i + size] for i in range(0, len(rest) - size + 1, size)] or (
+            [rest] if not batches else []
+        )
+        for b in generator.permutation(len(batches))[self.start :]:
+            yield [(int(i), self.epoch, int(b) * size + k) for k, i in enumerate(batches[b])]
+
+
+class EvaluationBatches:
+    """Every image once, in batches of equal padded size, formed once."""
+
+    def __init__(self, sizes: np.ndarray, resize: ResizeConfig, batch_size: int) -> None:
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, (height, width) in enumerate(sizes.tolist()):
+            groups.setdefault(tuple(padded(s) for s in target_size(height, width, resize)), []).append(i)
+        self.batches = [
+            [(i, 0, i) for i in group[k : k + batch_size]]
+            for _, group in sorted(groups.items())
+            for k in range(0, len(group), batch_size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches)
+
+
+def default_workers() -> int:
+    """Return loader processes for this machine: one per processor but one, at least 1, at most 8."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, available - 1))
+
+
+def _start_worker(worker: int) -> None:
+    """Keep a loader process to one thread: several would fight with the training threads."""
+    del worker
+    torch.set_num_threads(1)
+
+
+class Loader:
+    """Batches from worker processes.
+
+    Args:
+        dataset: samples by key.
+        batches: the keys of each batch.
+        workers: processes; 0 loads in this one, None chooses.
+        prefetch: batches that each worker prepares ahead.
+        skip_bad: leave out images that cannot be read (counted in `skipped`) instead of stopping.
+
+    Raises (while iterating):
+        BadImageError: an image cannot be read and `skip_bad` is off.
+        DataError: no image of a batch could be read.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batches: TrainingBatches | EvaluationBatches,
+        workers: int | None = None,
+        prefetch: int = 3,
+        skip_bad: bool = False,
+    ) -> None:
+        workers = default_workers() if workers is None else workers
+        # Before any fork: a child that inherits a started OpenCV thread pool waits for it for ever.
+        cv2.setNumThreads(1)
+        self.batches = batches
+        self.skip_bad = skip_bad
+        self.skipped: dict[str, str] = {}
+        self.loader: DataLoader = DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=workers,
+            prefetch_factor=prefetch if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_start_worker,
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch, bad in self.loader:
+            self._note(bad)
+            if batch is None:
+                raise DataError(f"no image of a batch could be read; the first one: {bad[0]}")
+            yield batch
+
+    def _note(self, bad: Sequence[BadImageError]) -> None:
+        if bad and not self.skip_bad:
+            raise bad[0]
+        self.skipped.update((error.path, error.reason) for error in bad)

@@ -1,0 +1,53 @@
+"""The errors that users see, and the one place where a command turns them into a message.
+
+Nothing here imports torch: tools wrap their `main` in `run_command` before heavy imports happen.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class VisionMTLError(Exception):
+    """Something outside the program is wrong: a file, a setting, a checkpoint.
+
+    The message names the file, the place in it, what was found, what was expected and what to do.
+    Commands print it without a traceback and exit with code 2.
+    """
+
+
+class ConfigError(VisionMTLError):
+    """A configuration that cannot be used."""
+
+
+class DataError(VisionMTLError):
+    """Annotations, labels or images that cannot be used."""
+
+
+class CheckpointError(VisionMTLError):
+    """A checkpoint that cannot be read or does not fit."""
+
+
+class NumericsError(VisionMTLError):
+    """A loss or a prediction that is not finite."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'x'?"` for the closest known word, or an empty string."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def run_command(main: Callable[[], int | None]) -> None:
+    """Run a command's `main` and exit with its code; 2 for a `VisionMTLError`, 130 for Ctrl-C."""
+    try:
+        sys.exit(main() or 0)
+    except VisionMTLError as error:
+        sys.stdout.flush()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

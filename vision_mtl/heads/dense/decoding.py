@@ -1,0 +1,66 @@
+"""Dense scores and boxes to a fixed number of candidates, and candidates to detections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from vision_mtl.structures import Detections, ImageMeta
+
+
+class Candidates(NamedTuple):
+    """The highest-scored (point, class) pairs of each image, best first, in network-input pixels.
+
+    Attributes:
+        boxes: (B, M, 4) xyxy, clipped to the valid part of the image.
+        scores: (B, M) in [0, 1].
+        classes: (B, M) int64.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+
+
+def best_candidates(scores: Tensor, boxes: Tensor, sizes: Tensor, count: int) -> Candidates:
+    """Return the `count` highest of scores (B, P, K) with the boxes (B, P, 4) of their points."""
+    classes = scores.shape[2]
+    flat = scores.flatten(1)
+    values, picked = flat.topk(min(count, flat.shape[1]), 1)
+    rows = picked // classes
+    chosen = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
+    limits = sizes.flip(1).repeat(1, 2)[:, None].to(boxes.dtype)  # (B, 1, 4): width, height, width, height
+    return Candidates(torch.minimum(chosen.clamp(min=0), limits), values, picked % classes)
+
+
+def to_detections(
+    candidates: Candidates,
+    metas: Sequence[ImageMeta],
+    score_threshold: float,
+    nms_threshold: float,
+    max_detections: int,
+) -> list[Detections]:
+    """Return each image's detections in original pixels: class-wise NMS of what reaches the threshold.
+
+    A candidate with a value that is not finite is dropped: it would suppress valid boxes.
+    """
+    boxes, scores, classes = (tensor.detach().cpu() for tensor in candidates)
+    finite = scores.isfinite() & boxes.isfinite().all(-1)
+    results = []
+    for row, meta in enumerate(metas):
+        kept = finite[row] & (scores[row] >= score_threshold)
+        image_boxes, image_scores, image_classes = boxes[row][kept], scores[row][kept], classes[row][kept]
+        # Classes far apart from one another in one call; float64 keeps the offsets exact.
+        extent = float(image_boxes.max()) + 1 if len(image_boxes) else 0.0
+        apart = image_boxes.double() + (image_classes * extent)[:, None]
+        best = nms(apart, image_scores.double(), nms_threshold)[:max_detections]
+        height, width = meta.size
+        scale = torch.tensor(meta.scale * 2)
+        limits = torch.tensor([width, height] * 2, dtype=torch.float32)
+        original = torch.minimum(image_boxes[best].float() * scale, limits)
+        results.append(Detections(original, image_scores[best].float(), image_classes[best]))
+    return results

@@ -1,0 +1,256 @@
+"""Anchor-free dense detection: one box and K class scores per point of the pyramid.
+
+The frame is FCOS (Tian et al., arXiv 2006.09214); how points are assigned, what the class target is and
+how boxes are regressed are choices in the config.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vision_mtl.data.annotations import AnnotationIndex
+from vision_mtl.errors import ConfigError
+from vision_mtl.heads.base import Head, HeadConfig, LabelInfo, TrunkInfo
+from vision_mtl.heads.dense.assigners import (
+    Assignment,
+    assignable,
+    atss,
+    centre_sampling,
+    inside_crowd,
+    task_aligned,
+)
+from vision_mtl.heads.dense.decoding import Candidates, best_candidates, to_detections
+from vision_mtl.heads.dense.losses import (
+    aligned_iou,
+    box_loss,
+    distribution_focal_loss,
+    focal_loss,
+    quality_focal_loss,
+)
+from vision_mtl.heads.dense.points import boxes_to_distances, distances_to_boxes, pyramid_points
+from vision_mtl.heads.evaluation import DetectionMetric, describe_detections
+from vision_mtl.structures import Batch, Detections, Features, ImageMeta, Prediction
+
+
+class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
+    """Anchor-free dense detection.
+
+    Attributes:
+        depth: 3x3 convolutions in each of the two towers.
+        width: channels of the towers; null for the pyramid's.
+        norm: of the towers, `group` (32 groups) or `batch`.
+        assigner: `task_aligned`, `atss` or `centre` (the original centre sampling).
+        box_loss: `giou`, `diou` or `ciou`.
+        quality: what a third branch predicts and the score is multiplied by (its geometric mean with the
+            class score): `centreness`, `iou`, or `none`.
+        bins: 0 regresses the four distances directly; above 0 they are the mean of a distribution over
+            this many values, in strides, with the distribution focal loss.
+        box_weight: factor on the box loss.
+        bins_weight: factor on the distribution focal loss.
+        score_threshold: detections below it are dropped.
+        nms_threshold: of two boxes of a class that overlap by more than this IoU, the better stays.
+        candidates: highest-scored (point, class) pairs that go into NMS, per image.
+        max_detections: per image.
+    """
+
+    depth: int = 2
+    width: int | None = None
+    norm: Literal["group", "batch"] = "group"
+    assigner: Literal["task_aligned", "atss", "centre"] = "task_aligned"
+    box_loss: Literal["giou", "diou", "ciou"] = "giou"
+    quality: Literal["none", "centreness", "iou"] = "none"
+    bins: int = 16
+    box_weight: float = 2.0
+    bins_weight: float = 0.25
+    score_threshold: float = 0.01
+    nms_threshold: float = 0.6
+    candidates: int = 1000
+    max_detections: int = 100
+
+    def check(self, name: str) -> None:
+        if self.bins == 1 or self.bins < 0:
+            raise ConfigError(f"heads.{name}.bins: found {self.bins}, expected 0 or at least 2")
+        if self.norm == "group" and (self.width or 32) % 32:
+            raise ConfigError(
+                f"heads.{name}.width: found {self.width}, expected a multiple of 32 for norm=group"
+            )
+
+    def build(self, trunk: TrunkInfo, labels: LabelInfo) -> FcosHead:
+        return FcosHead(self, trunk, labels)
+
+
+class FcosOutputs(NamedTuple):
+    """Raw predictions at P points.
+
+    Attributes:
+        logits: (B, P, K).
+        distances: (B, P, 4) in strides, or (B, P, 4, bins) logits.
+        quality: (B, P) logits, or None.
+        shapes: (height, width) of each level, in cells.
+    """
+
+    logits: Tensor
+    distances: Tensor
+    quality: Tensor | None
+    shapes: list[tuple[int, int]]
+
+
+def _tower(channels: int, width: int, depth: int, norm: str) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i in range(depth):
+        convolution = nn.Conv2d(width if i else channels, width, 3, padding=1)
+        nn.init.normal_(convolution.weight, std=0.01)
+        nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+        layers += [
+            convolution,
+            nn.GroupNorm(32, width) if norm == "group" else nn.BatchNorm2d(width),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers)
+
+
+def _output(width: int, out: int, bias: float = 0.0) -> nn.Conv2d:
+    convolution = nn.Conv2d(width, out, 3, padding=1)
+    nn.init.normal_(convolution.weight, std=0.01)
+    nn.init.constant_(convolution.bias, bias)  # type: ignore[arg-type]
+    return convolution
+
+
+def _per_point(levels: Sequence[Tensor]) -> Tensor:
+    """Join maps (B, C, H, W) of all levels to (B, P, C) float32."""
+    return torch.cat([level.flatten(2) for level in levels], 2).transpose(1, 2).float()
+
+
+class FcosHead(Head):
+    """Dense detection head; module names as in torchvision's FCOS, so that its weights load."""
+
+    headline = "mAP"
+
+    def __init__(self, config: FcosConfig, trunk: TrunkInfo, labels: LabelInfo) -> None:
+        super().__init__()
+        self.config, self.labels, self.strides = config, labels, trunk.strides
+        width = config.width or trunk.channels
+        # A prior probability of 0.01 per class (Lin et al., arXiv 1708.02002, section 4.1).
+        prior = -math.log((1 - 0.01) / 0.01)
+        self.classification_head = nn.ModuleDict(
+            {
+                "conv": _tower(trunk.channels, width, config.depth, config.norm),
+                "cls_logits": _output(width if config.depth else trunk.channels, len(labels.names), prior),
+            }
+        )
+        # Direct distances start at 4 strides: boxes without area overlap nothing and would never learn.
+        box_branch = _output(width, 4 * max(1, config.bins), 0.0 if config.bins else 4.0)
+        branches = {"conv": _tower(trunk.channels, width, config.depth, config.norm), "bbox_reg": box_branch}
+        if config.quality != "none":
+            branches["bbox_ctrness"] = _output(width, 1)
+        self.regression_head = nn.ModuleDict(branches)
+
+    def forward(self, features: Features) -> FcosOutputs:
+        classes, boxes = self.classification_head, self.regression_head
+        logits, distances, quality = [], [], []
+        for level in features.pyramid:
+            logits.append(classes["cls_logits"](classes["conv"](level)))
+            tower = boxes["conv"](level)
+            distances.append(boxes["bbox_reg"](tower))
+            if self.config.quality != "none":
+                quality.append(boxes["bbox_ctrness"](tower))
+        raw = _per_point(distances)
+        return FcosOutputs(
+            logits=_per_point(logits),
+            distances=raw.unflatten(2, (4, self.config.bins)) if self.config.bins else F.relu(raw),
+            quality=_per_point(quality)[..., 0] if quality else None,
+            shapes=[(level.shape[2], level.shape[3]) for level in features.pyramid],
+        )
+
+    def boxes(self, outputs: FcosOutputs, points: Tensor, strides: Tensor) -> Tensor:
+        """Return the predicted boxes (B, P, 4) in network-input pixels."""
+        distances = outputs.distances
+        if self.config.bins:
+            values = torch.arange(self.config.bins, device=distances.device, dtype=distances.dtype)
+            distances = distances.softmax(-1) @ values
+        return distances_to_boxes(points, distances * strides[:, None])
+
+    def assign(
+        self, outputs: FcosOutputs, boxes: Tensor, points: Tensor, strides: Tensor, batch: Batch
+    ) -> Assignment:
+        """Return which point answers for which object, by the configured assigner."""
+        targets = assignable(batch)
+        if self.config.assigner == "centre":
+            return centre_sampling(targets, points, strides)
+        if self.config.assigner == "atss":
+            return atss(targets, points, strides, [height * width for height, width in outputs.shapes])
+        return task_aligned(targets, points, strides, outputs.logits.detach().sigmoid(), boxes.detach())
+
+    def loss(self, outputs: FcosOutputs, features: Features, batch: Batch) -> dict[str, Tensor]:
+        points, strides = pyramid_points(outputs.shapes, features.strides, outputs.logits.device)
+        boxes = self.boxes(outputs, points, strides)
+        with torch.no_grad():
+            found = self.assign(outputs, boxes, points, strides, batch)
+            annotated = batch.has_boxes[:, None]
+            positive = found.positive & annotated
+            judged = annotated & (positive | ~inside_crowd(points, batch))
+            score = found.score * positive
+            total = score.sum().clamp(min=1.0)
+            if batch.classes.shape[1]:
+                classes = batch.classes.clamp(min=0).gather(1, found.rows)
+                target_boxes = batch.boxes.gather(1, found.rows[..., None].expand(-1, -1, 4))
+            else:
+                classes = torch.zeros_like(found.rows)
+                target_boxes = torch.zeros_like(boxes)
+            wanted = F.one_hot(classes, outputs.logits.shape[2]) * score[..., None]
+        config = self.config
+        soft = config.assigner == "task_aligned"
+        per_class = (quality_focal_loss if soft else focal_loss)(outputs.logits, wanted)
+        terms = {"class": (per_class * judged[..., None]).sum() / total}
+        overlap = box_loss(boxes, target_boxes, config.box_loss)
+        terms["box"] = config.box_weight * (overlap * score).sum() / total
+        with torch.no_grad():
+            sides = boxes_to_distances(points, target_boxes) / strides[:, None]
+        if config.bins:
+            spread = distribution_focal_loss(outputs.distances, sides).mean(-1)
+            terms["bins"] = config.bins_weight * 4 * (spread * score).sum() / total
+        if outputs.quality is not None:
+            with torch.no_grad():
+                quality = self.quality_target(sides, boxes, target_boxes).clamp(0, 1)
+            entropy = F.binary_cross_entropy_with_logits(outputs.quality, quality, reduction="none")
+            terms["quality"] = (entropy * positive).sum() / positive.sum().clamp(min=1)
+        return terms
+
+    def quality_target(self, sides: Tensor, boxes: Tensor, target_boxes: Tensor) -> Tensor:
+        """Return (B, P): the IoU with the object, or centreness (arXiv 2006.09214, eq. 3)."""
+        if self.config.quality == "iou":
+            return aligned_iou(boxes, target_boxes)
+        across, down = sides[..., 0::2], sides[..., 1::2]
+        ratios = across.amin(-1) * down.amin(-1) / (across.amax(-1) * down.amax(-1)).clamp(min=1e-7)
+        return ratios.clamp(min=0).sqrt()
+
+    def count_labels(self, batch: Batch) -> int:
+        return int(batch.has_boxes.sum())
+
+    def decode(self, outputs: FcosOutputs, features: Features) -> Candidates:
+        points, strides = pyramid_points(outputs.shapes, features.strides, outputs.logits.device)
+        scores = outputs.logits.sigmoid()
+        if outputs.quality is not None:
+            scores = (scores * outputs.quality.sigmoid()[..., None]).sqrt()
+        boxes = self.boxes(outputs, points, strides)
+        return best_candidates(scores, boxes, features.sizes, self.config.candidates)
+
+    def predict(self, decoded: Candidates, metas: Sequence[ImageMeta]) -> list[Detections]:
+        config = self.config
+        return to_detections(
+            decoded, metas, config.score_threshold, config.nms_threshold, config.max_detections
+        )
+
+    def metric(self, index: AnnotationIndex, labels: np.ndarray | None, backend: str) -> DetectionMetric:
+        return DetectionMetric(index, backend)
+
+    def describe(self, prediction: Prediction) -> dict[str, Any]:
+        assert isinstance(prediction, Detections)
+        return describe_detections(prediction, self.labels)

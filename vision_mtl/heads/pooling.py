@@ -1,0 +1,93 @@
+"""Feature maps to one answer per image, counting only cells that see the image and not its padding."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vision_mtl.structures import Features
+
+FeatureName = Literal["c3", "c4", "c5", "pyramid"]
+STAGE_STRIDES = {"c3": 8, "c4": 16, "c5": 32}
+
+
+def feature_channels(name: FeatureName, stages: dict[str, int], pyramid: int) -> int:
+    """Return the channels of the named features."""
+    return pyramid if name == "pyramid" else stages[name]
+
+
+def cell_weights(sizes: Tensor, height: int, width: int, stride: int) -> Tensor:
+    """Return (B, height * width) weights that are equal on the cells that see a valid pixel and sum to 1."""
+    rows = torch.arange(height, device=sizes.device) * stride < sizes[:, :1]
+    columns = torch.arange(width, device=sizes.device) * stride < sizes[:, 1:]
+    inside = (rows[:, :, None] & columns[:, None, :]).flatten(1).float()
+    return inside / inside.sum(1, keepdim=True)
+
+
+def flat_cells(features: Features, name: FeatureName) -> tuple[Tensor, Tensor]:
+    """Return the named features as (B, C, cells) and weights (B, cells) that sum to 1.
+
+    The levels of a pyramid weigh the same, whatever their number of cells. Cells of padding weigh 0.
+    """
+    if name == "pyramid":
+        levels, strides = features.pyramid, features.strides
+    else:
+        levels, strides = [features.stages[name]], [STAGE_STRIDES[name]]
+    weights = [
+        cell_weights(features.sizes, level.shape[2], level.shape[3], stride) / len(levels)
+        for level, stride in zip(levels, strides, strict=True)
+    ]
+    return torch.cat([level.flatten(2) for level in levels], 2), torch.cat(weights, 1)
+
+
+class PooledLogits(nn.Module):
+    """Features to (B, out) logits.
+
+    Args:
+        channels: of the features.
+        out: logits.
+        pool: `avg`; `gem`, the generalised mean with a learned exponent (Radenovic et al., arXiv
+            1711.02512, eq. 3); or `attention`, class-specific residual attention (Zhu and Wu, arXiv
+            2108.02456, eq. 4 with one head and infinite temperature): a class's logit is the mean of its
+            score map plus a share of the map's maximum, so small objects count.
+        hidden: width of a hidden layer before the logits; 0 for none.
+        dropout: probability, before the last layer.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out: int,
+        pool: Literal["avg", "gem", "attention"],
+        hidden: int = 0,
+        dropout: float = 0.0,
+        attention_share: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.pool, self.attention_share = pool, attention_share
+        self.hidden = nn.Linear(channels, hidden) if hidden else None
+        self.dropout = nn.Dropout(dropout)
+        self.logits = nn.Linear(hidden or channels, out)
+        nn.init.normal_(self.logits.weight, std=0.01)
+        nn.init.zeros_(self.logits.bias)
+        if pool == "gem":
+            self.exponent = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, cells: Tensor, weights: Tensor) -> Tensor:
+        """Pool (B, C, cells) with weights (B, cells) that sum to 1, 0 on padding."""
+        if self.pool == "attention":
+            scores = self.logits(self.dropout(self._hidden(cells.transpose(1, 2)))).float()  # (B, cells, out)
+            mean = (scores * weights[:, :, None]).sum(1)
+            highest = scores.masked_fill(weights[:, :, None] == 0, -torch.inf).amax(1)
+            return mean + self.attention_share * highest
+        if self.pool == "gem":
+            powers = cells.float().clamp(min=1e-6) ** self.exponent
+            pooled = (powers * weights[:, None]).sum(2) ** (1 / self.exponent)
+        else:
+            pooled = (cells.float() * weights[:, None]).sum(2)
+        return self.logits(self.dropout(self._hidden(pooled))).float()
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        return x if self.hidden is None else torch.relu(self.hidden(x))

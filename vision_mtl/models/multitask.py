@@ -1,0 +1,106 @@
+"""The network: one trunk, any heads by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from vision_mtl.errors import ConfigError
+from vision_mtl.heads.base import Decoded, Head, LabelInfo, Outputs, TrunkInfo
+from vision_mtl.heads.classification import ClassificationConfig, MultilabelConfig
+from vision_mtl.heads.fcos import FcosConfig
+from vision_mtl.heads.regression import RegressionConfig
+from vision_mtl.models.trunk import Trunk, TrunkConfig
+from vision_mtl.structures import Batch, Features, ImageMeta, Prediction
+
+AnyHeadConfig = FcosConfig | ClassificationConfig | MultilabelConfig | RegressionConfig
+
+
+class ModelConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The network.
+
+    Attributes:
+        trunk: the shared part.
+        heads: the heads by name; the name is the head's in tables, losses and predictions.
+    """
+
+    trunk: TrunkConfig
+    heads: dict[str, AnyHeadConfig]
+
+    def check(self) -> None:
+        """Raise ConfigError for settings that cannot work together."""
+        self.trunk.check()
+        if not self.heads:
+            raise ConfigError("heads: found none, expected at least one, e.g. heads={objects: {type: fcos}}")
+        for name, head in self.heads.items():
+            if not name.isidentifier():
+                raise ConfigError(f"heads: found the name {name!r}, expected letters, digits and _ only")
+            head.check(name)
+        detectors = [name for name, head in self.heads.items() if head.label_source() is None]
+        if len(detectors) > 1:
+            raise ConfigError(
+                f"heads: found {len(detectors)} detection heads ({', '.join(detectors)}), expected one"
+            )
+
+
+class MultiTaskModel(nn.Module):
+    """Batches to losses or predictions, with one pass of the trunk for all heads.
+
+    Args:
+        trunk: images to features.
+        heads: name -> head; the name is set on the head too.
+    """
+
+    def __init__(self, trunk: Trunk, heads: dict[str, Head]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.heads = nn.ModuleDict(heads)
+        for name, head in heads.items():
+            head.name = name
+
+    def named_heads(self) -> dict[str, Head]:
+        """Return the heads by name."""
+        return dict(self.heads.items())  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Features, dict[str, Outputs]]:
+        """Return the features of (B, 3, H, W) uint8 images and every head's raw tensors."""
+        features = self.trunk(images, sizes)
+        return features, {name: head(features) for name, head in self.named_heads().items()}
+
+    def losses(
+        self, features: Features, outputs: dict[str, Outputs], batch: Batch
+    ) -> dict[str, dict[str, Tensor]]:
+        """Return head name -> term name -> loss (), each in fp32 whatever the network's precision."""
+        return {name: head.loss(outputs[name], features, batch) for name, head in self.named_heads().items()}
+
+    def decode(self, features: Features, outputs: dict[str, Outputs]) -> dict[str, Decoded]:
+        """Return head name -> fixed-shape tensors."""
+        return {name: head.decode(outputs[name], features) for name, head in self.named_heads().items()}
+
+    def predict(
+        self, decoded: dict[str, Decoded], metas: Sequence[ImageMeta]
+    ) -> dict[str, Sequence[Prediction]]:
+        """Return head name -> one prediction per image, in original pixels."""
+        return {name: head.predict(decoded[name], metas) for name, head in self.named_heads().items()}
+
+    def describe(self, predictions: dict[str, Prediction]) -> dict[str, Any]:
+        """Return one image's predictions with names in place of numbers, ready for JSON."""
+        heads = self.named_heads()
+        return {name: heads[name].describe(prediction) for name, prediction in predictions.items()}
+
+
+def build_model(config: ModelConfig, labels: dict[str, LabelInfo]) -> MultiTaskModel:
+    """Return the network with random weights, in channels-last memory.
+
+    Args:
+        config: a checked config.
+        labels: head name -> what it answers with.
+    """
+    trunk = Trunk(config.trunk)
+    info = TrunkInfo(trunk.stage_channels, trunk.channels, tuple(trunk.strides))
+    heads = {name: head.build(info, labels[name]) for name, head in config.heads.items()}
+    return MultiTaskModel(trunk, heads).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,140 @@
+"""The trunk: a torchvision ResNet and a feature pyramid (Lin et al., arXiv 1612.03144)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import partial
+from typing import Literal
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+from vision_mtl.errors import ConfigError
+from vision_mtl.structures import Features
+
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB in 0..1, as torchvision's weights expect
+STD = (0.229, 0.224, 0.225)
+STAGES = ("c2", "c3", "c4", "c5")
+
+
+class TrunkConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The shared part of the network.
+
+    Attributes:
+        name: which ResNet.
+        weights: null for random, `imagenet` for torchvision's (downloaded once), or the path of a
+            torchvision ResNet state dict.
+        norm: `batch` (train from random weights, or large batches), `frozen` (batch norm that keeps its
+            pretrained statistics; needs `weights`), or `group` (32 groups; batch size does not matter).
+        freeze: how many parts keep their weights: 0 none, 1 the stem, 2 the stem and c2, up to 5 all.
+        channels: width of every pyramid level.
+        finest: the finest pyramid level, 2 (stride 4) or 3 (stride 8).
+        extra: levels above P5: `p6p7_from_p5`, `p6p7_from_c5`, `p6` (max pooling of P5), `none`.
+    """
+
+    name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    weights: str | None = None
+    norm: Literal["batch", "frozen", "group"] = "batch"
+    freeze: int = 0
+    channels: int = 256
+    finest: Literal[2, 3] = 3
+    extra: Literal["p6p7_from_p5", "p6p7_from_c5", "p6", "none"] = "p6p7_from_p5"
+
+    def check(self) -> None:
+        """Raise ConfigError for settings that cannot work together."""
+        if self.norm == "frozen" and self.weights is None:
+            raise ConfigError(
+                "trunk.norm: found 'frozen' with trunk.weights null; frozen statistics need pretrained "
+                "weights: set trunk.weights=imagenet, or trunk.norm=batch to train from random weights"
+            )
+        if not 0 <= self.freeze <= 5:
+            raise ConfigError(f"trunk.freeze: found {self.freeze}, expected 0 to 5")
+        if self.channels < 8:
+            raise ConfigError(f"trunk.channels: found {self.channels}, expected at least 8")
+
+
+class Trunk(nn.Module):
+    """uint8 images to features, one pass for all heads.
+
+    Weights are random until `pretrained.load_trunk_weights` or a checkpoint fills them.
+    `body` and `fpn` have the module names of torchvision's detectors, so that their weights load.
+
+    Attributes:
+        stage_channels: "c2".."c5" -> channels.
+        channels: width of the pyramid.
+        strides: of the pyramid levels.
+    """
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        config.check()
+        norm = {
+            "batch": nn.BatchNorm2d,
+            "frozen": FrozenBatchNorm2d,
+            "group": partial(nn.GroupNorm, 32),
+        }[config.norm]
+        network = getattr(resnet, config.name)(weights=None, norm_layer=norm)
+        width = network.layer1[-1].conv1.in_channels  # channels of c2, and each stage doubles them
+        self.stage_channels = {stage: width * 2**i for i, stage in enumerate(STAGES)}
+        self.body = nn.ModuleDict(
+            OrderedDict(
+                (name, child) for name, child in network.named_children() if name not in ("avgpool", "fc")
+            )
+        )
+        used = STAGES[config.finest - 2 :]
+        channels = config.channels
+        extra = {
+            "p6p7_from_p5": lambda: LastLevelP6P7(channels, channels),
+            "p6p7_from_c5": lambda: LastLevelP6P7(self.stage_channels["c5"], channels),
+            "p6": LastLevelMaxPool,
+            "none": lambda: None,
+        }[config.extra]()
+        self.fpn = FeaturePyramidNetwork([self.stage_channels[s] for s in used], channels, extra_blocks=extra)
+        if isinstance(extra, LastLevelP6P7):
+            extra.use_P5 = config.extra == "p6p7_from_p5"
+        self.channels = channels
+        count = len(used) + {"p6": 1, "none": 0}.get(config.extra, 2)
+        self.strides = [2 ** (config.finest + i) for i in range(count)]
+        self.finest = config.finest
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1) * 255, persistent=False)
+        frozen = [("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)][: config.freeze]
+        self.frozen = [name for names in frozen for name in names]
+        for name in self.frozen:
+            self.body[name].requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Trunk:
+        """Set training mode; frozen parts stay in evaluation mode, so that their statistics stay too."""
+        super().train(mode)
+        for name in self.frozen:
+            self.body[name].eval()
+        return self
+
+    def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """Return (B, 3, H, W) uint8 as standardised float32, zero outside the valid `sizes`.
+
+        The padding is zeroed after standardising: black padding moves a detector's scores.
+        """
+        pixels = (images.float() - self.mean) / self.std
+        rows = torch.arange(images.shape[2], device=images.device) < sizes[:, :1]
+        columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1:]
+        inside = rows[:, None, :, None] & columns[:, None, None, :]
+        return torch.where(inside, pixels, 0.0)
+
+    def forward(self, images: Tensor, sizes: Tensor) -> Features:
+        """Read (B, 3, H, W) uint8 images with valid (B, 2) `sizes`."""
+        x = self.normalise(images, sizes).contiguous(memory_format=torch.channels_last)
+        x = self.body["relu"](self.body["bn1"](self.body["conv1"](x)))
+        x = self.body["maxpool"](x)
+        stages: dict[str, Tensor] = {}
+        for i, stage in enumerate(STAGES):
+            x = self.body[f"layer{i + 1}"](x)
+            stages[stage] = x
+        used = OrderedDict((stage, stages[stage]) for stage in STAGES[self.finest - 2 :])
+        pyramid = list(self.fpn(used).values())
+        size = (images.shape[2], images.shape[3])
+        return Features(stages, pyramid, self.strides, size, sizes)

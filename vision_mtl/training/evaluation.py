@@ -1,0 +1,108 @@
+"""One pass over an evaluation split: metrics and losses of every head."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vision_mtl.data.dataset import Source
+from vision_mtl.data.loader import Loader
+from vision_mtl.errors import NumericsError
+from vision_mtl.heads.base import Metric
+from vision_mtl.models.multitask import MultiTaskModel
+from vision_mtl.models.precision import mixed_precision
+from vision_mtl.training.log import progress_bar
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        heads: head -> metric -> number, None where the data cannot tell.
+        losses: head -> mean loss over the images that have a label.
+        metrics: head -> the filled metric, for per-class rows and detections.
+        images: how many were evaluated.
+        seconds: how long it took.
+        skipped: path -> reason of images that could not be read (`data.bad_images=skip`).
+    """
+
+    heads: dict[str, dict[str, float | None]]
+    losses: dict[str, float | None]
+    metrics: dict[str, Metric]
+    images: int
+    seconds: float
+    skipped: dict[str, str]
+
+
+def headline(model: MultiTaskModel, heads: Mapping[str, Mapping[str, Any]], best: str | None) -> float | None:
+    """Return the one number that says how good a model is; higher is better.
+
+    Args:
+        model: whose heads name their headline metrics.
+        heads: head -> metric -> number.
+        best: `<head>.<metric>`, or None for the mean of the heads' headline metrics.
+
+    Raises:
+        NumericsError: no such metric.
+    """
+    if best is not None:
+        name, metric = best.split(".", 1)
+        if metric not in heads[name]:
+            raise NumericsError(
+                f"evaluation.best: head '{name}' has no metric '{metric}', only {', '.join(heads[name])}"
+            )
+        value = heads[name][metric]
+        errors = ("MAE", "RMSE")  # the metrics of which less is better
+        return None if value is None else float(-value if metric in errors else value)
+    numbers = [heads[name][head.headline] for name, head in model.named_heads().items()]
+    known = [float(number) for number in numbers if number is not None]
+    return sum(known) / len(known) if known else None
+
+
+@torch.no_grad()
+def evaluate(
+    model: MultiTaskModel,
+    loader: Loader,
+    source: Source,
+    device: torch.device,
+    dtype: torch.dtype,
+    backend: str,
+) -> Evaluation:
+    """Evaluate `model` (put into evaluation mode) on all images of `source`.
+
+    The truth comes from the source's annotations and labels, never from what the loader made of them.
+    """
+    started = time.perf_counter()
+    model.eval()
+    metrics = {
+        name: head.metric(
+            source.index, source.labels[name].targets if name in source.labels else None, backend
+        )
+        for name, head in model.named_heads().items()
+    }
+    sums: dict[str, float] = dict.fromkeys(metrics, 0.0)
+    counts: dict[str, int] = dict.fromkeys(metrics, 0)
+    images = 0
+    with progress_bar() as progress:
+        bar = progress.add_task("evaluating", total=len(loader), note="")
+        for batch in loader:
+            labelled = {name: head.count_labels(batch) for name, head in model.named_heads().items()}
+            images += len(batch.metas)
+            batch = batch.to(device)
+            with mixed_precision(device, dtype):
+                features, outputs = model(batch.images, batch.sizes)
+            losses = model.losses(features, outputs, batch)
+            predictions = model.predict(model.decode(features, outputs), batch.metas)
+            for name, metric in metrics.items():
+                metric.update(predictions[name], batch.metas)
+                sums[name] += float(torch.stack(list(losses[name].values())).sum()) * labelled[name]
+                counts[name] += labelled[name]
+            progress.advance(bar)
+    heads = {name: metric.compute() for name, metric in metrics.items()}
+    means = {name: sums[name] / counts[name] if counts[name] else None for name in sums}
+    return Evaluation(heads, means, metrics, images, time.perf_counter() - started, dict(loader.skipped))

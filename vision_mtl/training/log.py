@@ -1,0 +1,105 @@
+"""What a run leaves behind while it goes: a log, metrics by line, a progress bar, TensorBoard."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def progress_bar() -> Progress:
+    """Return a progress bar with the time left; it shows nothing unless stderr is a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+
+
+def start_logging(file: Path | None = None) -> None:
+    """Send the package's log to the terminal and, if given, to a file with times."""
+    logger = logging.getLogger("vision_mtl")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    terminal = logging.StreamHandler(sys.stdout)
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(terminal)
+    if file is not None:
+        written = logging.FileHandler(file, encoding="utf-8")
+        written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(written)
+
+
+class MetricsLog:
+    """Lines of `metrics.jsonl`, and TensorBoard events where the extra is installed.
+
+    Args:
+        folder: the run folder.
+        keep_until: when a run resumes, lines of later steps are dropped: they will be written again.
+    """
+
+    def __init__(self, folder: Path, keep_until: int = 0) -> None:
+        self.path = folder / "metrics.jsonl"
+        kept = []
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line and json.loads(line)["step"] <= keep_until]
+        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self.events: Any = None
+        if importlib.util.find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=keep_until or None)
+
+    def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        """Append one line; numbers that are not finite are written as null."""
+        line = {"step": step, "kind": kind, **_finite(values)}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.events is not None:
+            for name, value in _flat(values):
+                self.events.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush what TensorBoard still holds."""
+        if self.events is not None:
+            self.events.close()
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _finite(value) for key, value in values.items()}
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    flat = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat += _flat(value, f"{prefix}{key}/")
+        elif isinstance(value, (int, float)):
+            flat.append((prefix + key, float(value)))
+    return flat
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as e.g. `1:02:03` or `4:05`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
