@@ -32,18 +32,20 @@ def parse_arguments() -> argparse.Namespace:
         "--output", type=Path, metavar="DIR", help="run folder (default: runs/<config>-<number>)"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.config is None or "=" in arguments.config:
         arguments.overrides = [*([arguments.config] if arguments.config else []), *arguments.overrides]
-        arguments.config = str(DEFAULT_CONFIG)
+        arguments.config = None
     if arguments.resume and arguments.output is None:
         parser.error("--resume needs --output, the folder of the run")
+    if arguments.config is None:
+        arguments.config = str(arguments.output / "config.yaml" if arguments.resume else DEFAULT_CONFIG)
     return arguments
 
 
 def main() -> None:
     arguments = parse_arguments()
-    from vision_mtl.session import train_from_config
+    from vision_mtl.commands.train import train_from_config
 
     train_from_config(arguments.config, arguments.overrides, arguments.output, arguments.resume)
 

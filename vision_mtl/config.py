@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import msgspec
 import yaml
 
+from vision_mtl.convert import convert, shown
 from vision_mtl.data.augment import build_transforms
 from vision_mtl.data.config import DataConfig
+from vision_mtl.data.labels import check_source
 from vision_mtl.errors import ConfigError, nearest
 from vision_mtl.models.multitask import AnyHeadConfig, ModelConfig
 from vision_mtl.models.trunk import TrunkConfig
@@ -54,7 +55,8 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Confi
     tree = read_yaml(Path(path)) if path is not None else {}
     for override in overrides:
         apply_override(tree, override)
-    return config_from_tree(tree, str(path) if path is not None else "the command line")
+    place = str(path) if path is not None else "the defaults"
+    return config_from_tree(tree, f"{place} with {' '.join(overrides)}" if overrides else place)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -65,29 +67,46 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raise ConfigError(f"'{path}' has {size:,} bytes; a config has at most {MAX_BYTES:,}")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        if not path.parent.is_dir():
+            raise ConfigError(f"no config file '{path}': there is no folder '{path.parent}'") from None
+        near = sorted(str(p) for p in path.parent.glob("*.yaml"))
         listed = f"; there are {', '.join(near)}" if near else ""
         raise ConfigError(f"no config file '{path}'{nearest(str(path), near) or listed}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read config '{path}': {error}") from error
-    tree = _parse_yaml(text, str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"'{path}' is not a config: not text in UTF-8 ({error})") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read config '{path}': {error.strerror}; expected a YAML file") from error
+    tree = _parse_yaml(text, f"'{path}'")
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(
-            f"'{path}' holds a {type(tree).__name__}; expected keys such as data:, trunk:, heads:"
-        )
+        raise ConfigError(f"'{path}': found {shown(tree)}, expected keys such as data:, trunk:, heads:")
     return tree
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, of which YAML would keep the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key '{key.value}' is given twice", problem_mark=key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _parse_yaml(text: str, place: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)  # as safe as safe_load: _Loader is a SafeLoader
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "nested too deeply"
-        raise ConfigError(f"'{place}'{where}: not valid YAML: {problem}") from error
+        problem = getattr(error, "problem", None) or str(error) or "nested too deeply"
+        raise ConfigError(f"{place}{where}: not valid YAML: {problem}") from error
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
@@ -96,9 +115,9 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     Keys that are missing on the way are made; list items are taken by index.
     """
     key, equals, text = override.partition("=")
-    if not equals or not key.strip():
+    if not equals or not all(part.strip() for part in key.split(".")):
         raise ConfigError(f"override '{override}': expected key.sub=value, e.g. training.lr=0.001")
-    value = _parse_yaml(text, override)
+    value = _parse_yaml(text, f"override '{override}'")
     *way, last = key.strip().split(".")
     node: Any = tree
     for i, part in enumerate(way):
@@ -117,14 +136,16 @@ def _step_into(node: Any, part: str, path: str, override: str) -> Any:
         if child is None:
             child = node[part] = {}
     if not isinstance(child, (dict, list)):
-        raise ConfigError(f"override '{override}': {path} is {child!r}, which has no parts")
+        raise ConfigError(f"override '{override}': {path} is {shown(child)}, which has no keys")
     return child
 
 
 def _list_index(node: list, part: str, override: str) -> int:
     if not part.isdigit() or int(part) >= len(node):
+        expected = f"an index from 0 to {len(node) - 1}" if node else "no index: the list is empty"
         raise ConfigError(
-            f"override '{override}': found '{part}', expected an index from 0 to {len(node) - 1}"
+            f"override '{override}': found '{part}', expected {expected}; "
+            "to replace the list: key=[...] without an index"
         )
     return int(part)
 
@@ -135,23 +156,24 @@ def config_from_tree(tree: dict[str, Any], place: str) -> Config:
     Heads are converted one at a time, so that an error names the head.
     """
     rest = {key: value for key, value in tree.items() if key != "heads"}
-    config = _convert(rest, Config, "", place)
+    config = convert(rest, Config, "", place)
     heads = tree.get("heads") or {}
     if not isinstance(heads, dict):
-        raise ConfigError(f"{place}: heads: found {heads!r}, expected names with a config each")
-    types = {head.__struct_config__.tag: head for head in get_args(AnyHeadConfig)}
+        raise ConfigError(f"{place}: heads: found {shown(heads)}, expected e.g. {{objects: {{type: fcos}}}}")
+    types = {str(head.__struct_config__.tag): head for head in get_args(AnyHeadConfig)}
     for name, head in heads.items():
         path = f"heads.{name}"
         if not isinstance(head, dict) or "type" not in head:
             raise ConfigError(
-                f"{place}: {path}: found {head!r}, expected {{type: {' | '.join(map(str, types))}, ...}}"
+                f"{place}: {path}: found {shown(head)}, expected {{type: {' | '.join(types)}, ...}}"
             )
-        if head["type"] not in types:
+        kind = str(head["type"])
+        if kind not in types:
             raise ConfigError(
-                f"{place}: {path}.type: found {head['type']!r}, expected one of {', '.join(map(str, types))}"
-                f"{nearest(str(head['type']), map(str, types))}"
+                f"{place}: {path}.type: found {shown(head['type'])}, expected one of "
+                f"{', '.join(types)}{nearest(kind, types)}"
             )
-        config.heads[str(name)] = _convert(head, types[head["type"]], path, place)
+        config.heads[str(name)] = convert(head, types[kind], path, place)
     try:
         check_config(config)
     except ConfigError as error:
@@ -161,17 +183,26 @@ def config_from_tree(tree: dict[str, Any], place: str) -> Config:
 
 def check_config(config: Config) -> None:
     """Raise ConfigError for values out of range and parts that cannot work together."""
+    for key, value in _numbers(to_tree(config)):
+        if not math.isfinite(value):
+            raise ConfigError(f"{key}: found {value}, expected a finite number")
     config.model().check()
+    for name, settings in config.heads.items():
+        if (source := settings.label_source()) is not None:
+            check_source(name, source)
     config.training.check()
     build_transforms(config.data.augment, config.data.resize, keep_boxes=False)
     sides = config.data.resize
     if not 32 <= sides.shorter <= sides.longer:
         raise ConfigError(
-            f"data.resize: found shorter {sides.shorter}, longer {sides.longer}; expected 32 <= shorter <= longer"
+            f"data.resize: found shorter {sides.shorter}, longer {sides.longer}; "
+            "expected 32 <= shorter <= longer"
         )
     for name in ("batch_size", "eval_batch_size", "prefetch", "max_pixels"):
         if getattr(config.data, name) < 1:
             raise ConfigError(f"data.{name}: found {getattr(config.data, name)}, expected at least 1")
+    if not 0 <= config.data.min_visibility <= 1:
+        raise ConfigError(f"data.min_visibility: found {config.data.min_visibility}, expected 0 to 1")
     if config.data.workers is not None and config.data.workers < 0:
         raise ConfigError(f"data.workers: found {config.data.workers}, expected 0 or more, or null")
     if config.data.batch_size == 1 and config.trunk.norm == "batch":
@@ -190,56 +221,13 @@ def check_config(config: Config) -> None:
             )
 
 
-def _convert(tree: Any, kind: Any, prefix: str, place: str) -> Any:
-    """Convert with msgspec and put its error in our words."""
-    try:
-        return msgspec.convert(tree, kind)
-    except msgspec.ValidationError as error:
-        problem, _, pointer = str(error).partition(" - at `")
-        path = ".".join(part for part in (prefix, pointer.rstrip("`").removeprefix("$").lstrip(".")) if part)
-        unknown = re.fullmatch(r"Object contains unknown field `(.*)`", problem)
-        if unknown:
-            known = _fields_at(kind, path.removeprefix(prefix).lstrip("."))
-            key = unknown.group(1)
-            problem = f"unknown key '{key}'{nearest(key, known)} Known: {', '.join(known)}"
-        missing = re.fullmatch(r"Object missing required field `(.*)`", problem)
-        if missing:
-            problem = f"needs the key '{missing.group(1)}'"
-        found = _value_at(tree, path.removeprefix(prefix).lstrip("."))
-        shown = "" if unknown or missing else f", found {found!r}"
-        hint = " (YAML reads 1e-4 as text: write 0.0001 or 1.0e-4)" if _looks_like_number(found) else ""
-        raise ConfigError(f"{place}: {path or 'top level'}: {problem}{shown}{hint}") from error
-
-
-def _looks_like_number(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) is not None
-
-
-def _parts(path: str) -> list[str]:
-    return [part for part in re.split(r"[.\[\]]+", path) if part]
-
-
-def _value_at(tree: Any, path: str) -> Any:
-    for part in _parts(path):
-        try:
-            tree = tree[int(part)] if isinstance(tree, list) else tree[part]
-        except (KeyError, IndexError, ValueError, TypeError):
-            return tree  # msgspec writes `...` for the key of a mapping
-    return tree
-
-
-def _fields_at(kind: Any, path: str) -> list[str]:
-    """Return the field names of the struct that `path` leads to from the struct `kind`."""
-    for part in _parts(path):
-        if part.isdigit():
-            continue
-        kind = get_type_hints(kind)[part]
-        while not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
-            arguments = [a for a in get_args(kind) if a is not type(None)]
-            if not arguments or (isinstance(kind, UnionType) and len(arguments) > 1):
-                return []
-            kind = arguments[0]
-    return [field.encode_name for field in msgspec.structs.fields(kind)]
+def _numbers(tree: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the path and value of every float of a plain tree."""
+    if isinstance(tree, float):
+        yield path, tree
+    elif isinstance(tree, dict | list | tuple):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from _numbers(value, f"{path}.{key}".lstrip("."))
 
 
 def to_tree(config: Config) -> dict[str, Any]:

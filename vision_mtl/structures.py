@@ -51,12 +51,13 @@ class Batch:
 
     def __post_init__(self) -> None:
         count = self.images.shape[0]
-        assert self.images.dtype == torch.uint8 and self.images.ndim == 4, self.images.shape
-        assert self.images.shape[2] % 32 == 0 and self.images.shape[3] % 32 == 0, self.images.shape
+        assert self.images.dtype == torch.uint8, self.images.dtype
+        assert all(side % 32 == 0 for side in self.images.shape[2:]), self.images.shape
         assert self.sizes.shape == (count, 2), self.sizes.shape
         assert self.boxes.shape == (*self.classes.shape, 4), self.boxes.shape
         assert self.ignore.shape == self.classes.shape, self.ignore.shape
-        assert self.has_boxes.shape == (count,) and len(self.metas) == count
+        assert self.has_boxes.shape == (count,)
+        assert len(self.metas) == count
         assert all(len(target) == count for target in self.labels.values())
 
     def to(self, device: torch.device | str) -> Batch:

@@ -16,59 +16,22 @@ import cv2
 import numpy as np
 
 from vision_mtl.data.annotations import Objects
+from vision_mtl.data.color import change_colors
 from vision_mtl.data.config import ResizeConfig
 from vision_mtl.errors import ConfigError, nearest
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # its import otherwise asks the network for a newer release
 import albumentations as A
 
-TRANSFORMS: dict[str, type[A.BasicTransform]] = {
-    transform.__name__: transform
-    for transform in (
-        A.AdditiveNoise,
-        A.Affine,
-        A.AutoContrast,
-        A.BBoxSafeRandomCrop,
-        A.Blur,
-        A.CLAHE,
-        A.ChannelShuffle,
-        A.ColorJitter,
-        A.D4,
-        A.Defocus,
-        A.Downscale,
-        A.Equalize,
-        A.GaussianBlur,
-        A.GaussNoise,
-        A.HorizontalFlip,
-        A.HueSaturationValue,
-        A.ISONoise,
-        A.Illumination,
-        A.ImageCompression,
-        A.MedianBlur,
-        A.MotionBlur,
-        A.Perspective,
-        A.PlanckianJitter,
-        A.Posterize,
-        A.RGBShift,
-        A.RandomBrightnessContrast,
-        A.RandomCropNearBBox,
-        A.RandomFog,
-        A.RandomGamma,
-        A.RandomRain,
-        A.RandomRotate90,
-        A.RandomShadow,
-        A.RandomSnow,
-        A.RandomToneCurve,
-        A.Rotate,
-        A.SafeRotate,
-        A.Sharpen,
-        A.Solarize,
-        A.ToGray,
-        A.ToSepia,
-        A.Transpose,
-        A.VerticalFlip,
-    )
-}
+_ALBUMENTATIONS = """
+    AdditiveNoise Affine AutoContrast BBoxSafeRandomCrop Blur CLAHE ChannelShuffle D4 Defocus Downscale
+    Equalize GaussNoise GaussianBlur HorizontalFlip HueSaturationValue ISONoise Illumination ImageCompression
+    MedianBlur MotionBlur Perspective PlanckianJitter Posterize RGBShift RandomBrightnessContrast RandomFog
+    RandomGamma RandomRain RandomRotate90 RandomShadow RandomSnow RandomToneCurve Rotate SafeRotate Sharpen
+    Solarize ToGray ToSepia Transpose VerticalFlip
+"""
+
+MIN_SIDE = 16  # thinner inputs are only resized: several transforms fail on single rows and columns
 
 
 def target_size(height: int, width: int, resize: ResizeConfig) -> tuple[int, int]:
@@ -85,6 +48,21 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
+def _checked_range(name: str, value: Any, least: float) -> tuple[float, float]:
+    """Return two finite numbers above `least` and in order, or raise ValueError."""
+    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
+        low, high = value
+        if least < low <= high < float("inf"):
+            return low, high
+    raise ValueError(f"{name} {value!r}, expected two numbers above {least:g}, the smaller first")
+
+
+def _checked_probability(p: Any) -> float:
+    if isinstance(p, int | float) and 0 <= p <= 1:
+        return p
+    raise ValueError(f"p {p!r}, expected a number from 0 to 1")
+
+
 class ScaleJitter(A.DualTransform):
     """Resize by the evaluation factor times a random scale and aspect, then crop to the evaluation size.
 
@@ -98,6 +76,9 @@ class ScaleJitter(A.DualTransform):
         aspect: range of the random width/height stretch, drawn log-uniformly.
         keep_boxes: every window contains all boxes, so that labels of the whole image stay true.
         p: probability; without it the image is resized as at evaluation.
+
+    Raises:
+        ValueError: a range that is not two positive numbers, the smaller first, or `p` outside [0, 1].
     """
 
     _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
@@ -111,13 +92,9 @@ class ScaleJitter(A.DualTransform):
         p: float = 1.0,
     ) -> None:
         super().__init__(p=1.0)
-        self.resize, self.scale, self.aspect, self.keep_boxes, self.chance = (
-            resize,
-            scale,
-            aspect,
-            keep_boxes,
-            p,
-        )
+        self.resize, self.keep_boxes, self.chance = resize, keep_boxes, _checked_probability(p)
+        self.log_scale = np.log(_checked_range("scale", scale, 0))
+        self.log_aspect = np.log(_checked_range("aspect", aspect, 0))
 
     @property
     def targets_as_params(self) -> list[str]:
@@ -128,23 +105,27 @@ class ScaleJitter(A.DualTransform):
         window = target_size(height, width, self.resize)
         if self.py_random.random() >= self.chance:
             return {"crop": (0, 0, width, height), "size": window}
-        scale = np.exp(self.py_random.uniform(*np.log(self.scale)))
-        stretch = np.exp(self.py_random.uniform(*np.log(self.aspect))) ** 0.5
-        scaled = np.array([window[1] * scale * stretch, window[0] * scale / stretch])  # (width, height)
+        scale = np.exp(self.py_random.uniform(*self.log_scale))
+        stretch = np.exp(self.py_random.uniform(*self.log_aspect)) ** 0.5
+        # From here on (width, height): of the window, of the whole image scaled, and of it as it is.
+        shown = np.array(window[::-1], dtype=np.float64)
+        scaled = shown * scale * [stretch, 1 / stretch]
         full = np.array([width, height], dtype=np.float64)
-        extent = (
-            np.minimum(np.array(window[::-1]) / scaled, 1.0) * full
-        )  # original pixels that the window shows
-        low, high = np.zeros(2), full - extent
+        first, last = full, np.zeros(2)
         if self.keep_boxes and len(data["bboxes"]):
             boxes = np.asarray(data["bboxes"], dtype=np.float64)[:, :4] * np.tile(full, 2)
             first, last = boxes[:, :2].min(0), boxes[:, 2:].max(0)
-            extent = np.maximum(extent, last - first)
-            low, high = np.maximum(0.0, last - extent), np.minimum(full - extent, first)
-        start = [int(self.py_random.uniform(a, max(a, b))) for a, b in zip(low, high, strict=True)]
-        stop = np.minimum(np.ceil(start + extent), full).astype(int)
-        size = np.minimum(np.round((stop - start) * scaled / full), window[::-1]).clip(1).astype(int)
-        return {"crop": (*start, int(stop[0]), int(stop[1])), "size": (int(size[1]), int(size[0]))}
+            # One factor for both sides: shrinking only the side that does not fit would distort.
+            scaled *= min(1.0, (shown * full / (np.maximum(last - first, 1e-6) * scaled)).min())
+        extent = np.minimum(shown / scaled, 1.0) * full  # original pixels that the window shows
+        low = np.maximum(0.0, last - extent)
+        high = np.maximum(low, np.minimum(full - extent, first))
+        corner = np.array([self.py_random.uniform(a, b) for a, b in zip(low, high, strict=True)])
+        # Whole pixels outwards, so that no kept box is cut; the margin is for rounding in the sums above.
+        start = np.floor(corner + 1e-6).astype(int)
+        stop = np.maximum(np.minimum(np.ceil(corner + extent - 1e-6), full).astype(int), start + 1)
+        size = np.minimum(np.round((stop - start) * scaled / full), shown).clip(1).astype(int)
+        return {"crop": (*start.tolist(), *stop.tolist()), "size": (int(size[1]), int(size[0]))}
 
     def apply(self, img: np.ndarray, crop: tuple[int, ...], size: tuple[int, int], **_: Any) -> np.ndarray:
         return resize_image(img[crop[1] : crop[3], crop[0] : crop[2]], size)
@@ -157,6 +138,58 @@ class ScaleJitter(A.DualTransform):
         return np.concatenate([(bboxes[:, :4] * full - start) / extent, bboxes[:, 4:]], axis=1)
 
 
+class ColorJitter(A.ImageOnlyTransform):
+    """Random brightness, contrast, saturation and hue in one pass over the pixels.
+
+    Albumentations' transform of this name makes a pass for each and takes ten times as long.
+
+    Args: ranges; a number x stands for [1 - x, 1 + x], of hue for [-x, x].
+        brightness: factor on all channels.
+        contrast: factor on the distance to the image's mean gray.
+        saturation: factor on the distance to the pixel's own gray.
+        hue: turns.
+        p: probability.
+
+    Raises:
+        ValueError: a range that is not in order, a negative factor, or a number outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        brightness: float | tuple[float, float] = 0.2,
+        contrast: float | tuple[float, float] = 0.2,
+        saturation: float | tuple[float, float] = 0.2,
+        hue: float | tuple[float, float] = 0.02,
+        p: float = 0.5,
+    ) -> None:
+        super().__init__(p=_checked_probability(p))
+        factors = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+        self.factors = [_jitter_range(name, value, 1.0) for name, value in factors.items()]
+        self.hue = _jitter_range("hue", hue, 0.0)
+
+    def get_params(self) -> dict[str, Any]:
+        factors = [self.py_random.uniform(*limits) for limits in self.factors]
+        return {"factors": (*factors, self.py_random.uniform(*self.hue))}
+
+    def apply(self, img: np.ndarray, factors: tuple[float, float, float, float], **_: Any) -> np.ndarray:
+        return change_colors(img, *factors)
+
+
+def _jitter_range(name: str, value: Any, centre: float) -> tuple[float, float]:
+    if isinstance(value, int | float) and 0 <= value <= 1:
+        return centre - value, centre + value
+    if isinstance(value, int | float):
+        raise ValueError(f"{name} {value!r}, expected a number from 0 to 1, or two numbers")
+    return _checked_range(name, value, centre - 1 - 1e-9)
+
+
+TRANSFORMS: dict[str, type[A.BasicTransform]] = {
+    **{name: getattr(A, name) for name in _ALBUMENTATIONS.split()},
+    "ColorJitter": ColorJitter,
+    "ScaleJitter": ScaleJitter,
+}
+
+
 def build_transforms(entries: Sequence[dict[str, Any]], resize: ResizeConfig, keep_boxes: bool) -> list[Any]:
     """Turn the config's list into transforms; without a `ScaleJitter`, images are resized as at evaluation.
 
@@ -164,19 +197,19 @@ def build_transforms(entries: Sequence[dict[str, Any]], resize: ResizeConfig, ke
         ConfigError: for an unknown name or parameter, or a value that the transform refuses.
     """
     transforms: list[Any] = []
+    # Before the others: they then work on the fewer pixels that the network sees.
     if not any(entry.get("name") == "ScaleJitter" for entry in entries):
         transforms.append(ScaleJitter(resize, p=0.0))
     for position, entry in enumerate(entries):
         place = f"data.augment[{position}]"
         parameters = dict(entry)
         name = parameters.pop("name", None)
-        known = [*TRANSFORMS, "ScaleJitter"]
+        known = sorted(TRANSFORMS)
         if name not in known:
-            hint = nearest(str(name), known)
             raise ConfigError(
-                f"{place}.name: found {name!r}, expected one of {', '.join(sorted(known))}{hint}"
+                f"{place}.name: found {name!r}{nearest(str(name), known) or '.'} Known: {', '.join(known)}"
             )
-        build = ScaleJitter if name == "ScaleJitter" else TRANSFORMS[name]
+        build = TRANSFORMS[name]
         allowed = set(inspect.signature(build.__init__).parameters) - {"self", "resize"}
         for key in parameters:
             if key not in allowed:
@@ -191,8 +224,16 @@ def build_transforms(entries: Sequence[dict[str, Any]], resize: ResizeConfig, ke
             else:
                 transforms.append(build(**parameters))
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"{place}: {name} refuses {parameters}: {error}") from error
+            raise ConfigError(f"{place}: {name} refuses {_reason(error)}") from error
     return transforms
+
+
+def _reason(error: Exception) -> str:
+    """Return on one line what a transform refuses; albumentations passes on pydantic's paragraphs."""
+    lines = str(error).splitlines()
+    if len(lines) < 3 or "validation error" not in lines[0]:
+        return " ".join(lines)
+    return f"'{lines[1]}': {lines[2].strip().partition(' [type=')[0].removeprefix('Value error, ')}"
 
 
 class Augmentation:
@@ -202,7 +243,7 @@ class Augmentation:
         entries: the transforms, as in the config.
         resize: evaluation size.
         keep_boxes: default of `ScaleJitter.keep_boxes`.
-        min_visibility: boxes of which less than this share of area survives are dropped.
+        min_visibility: boxes of which one transform leaves less than this share of area are dropped.
     """
 
     def __init__(
@@ -212,12 +253,17 @@ class Augmentation:
         keep_boxes: bool = False,
         min_visibility: float = 0.2,
     ) -> None:
-        self.pipeline = A.Compose(
-            build_transforms(entries, resize, keep_boxes),
+        self.resize, self.min_visibility = resize, min_visibility
+        self.pipeline = self._compose(build_transforms(entries, resize, keep_boxes))
+        self.resize_only = self._compose(build_transforms([], resize, keep_boxes))
+
+    def _compose(self, transforms: list[Any]) -> A.Compose:
+        return A.Compose(
+            transforms,
             bbox_params=A.BboxParams(
                 format="albumentations",
                 label_fields=["rows"],
-                min_visibility=min_visibility,
+                min_visibility=self.min_visibility,
                 min_width=1,
                 min_height=1,
                 clip=True,
@@ -239,11 +285,13 @@ class Augmentation:
             image (H', W', 3) uint8, surviving objects in its pixels, and their (N',) rows in the input.
         """
         generator = np.random.default_rng(np.random.SeedSequence(seed))
-        self.pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         height, width = image.shape[:2]
+        thin = min(target_size(height, width, self.resize)) < MIN_SIDE
+        pipeline = self.resize_only if thin else self.pipeline
+        pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         boxes = objects.boxes.astype(np.float64) / [width, height, width, height]
         # Rows travel as the label, and classes and crowd flags are looked up: labels come back as floats.
-        result = self.pipeline(image=image, bboxes=boxes, rows=np.arange(len(boxes), dtype=np.float64))
+        result = pipeline(image=image, bboxes=boxes, rows=np.arange(len(boxes), dtype=np.float64))
         rows = np.asarray(result["rows"], dtype=np.float64).round().astype(np.int64).reshape(-1)
         height, width = result["image"].shape[:2]
         boxes = np.asarray(result["bboxes"], dtype=np.float64).reshape(-1, 4)

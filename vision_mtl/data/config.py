@@ -53,7 +53,7 @@ class DataConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         resize: network-input size at evaluation and inference, and the base of training's scale jitter.
         augment: training transforms, in order; each `{name: ..., parameter: value, ...}`. Names are
             `ScaleJitter` and the albumentations transforms listed in `data/augment.py`.
-        min_visibility: a box of which augmentation leaves less than this share is dropped.
+        min_visibility: a box of which one transform leaves less than this share of its area is dropped.
         batch_size: images per optimiser step and accumulation part.
         eval_batch_size: images per batch at evaluation and inference.
         workers: loader processes; null chooses from the number of processors.

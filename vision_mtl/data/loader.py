@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -75,10 +77,16 @@ def default_workers() -> int:
     return max(1, min(8, available - 1))
 
 
-def _start_worker(worker: int) -> None:
-    """Keep a loader process to one thread: several would fight with the training threads."""
+def start_worker(worker: int) -> None:
+    """Keep a loader process to one thread: several would fight with the training threads.
+
+    Ctrl-C and SIGTERM reach every process of the group; the main one decides, and ends its workers.
+    """
     del worker
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class Loader:
@@ -93,7 +101,7 @@ class Loader:
 
     Raises (while iterating):
         BadImageError: an image cannot be read and `skip_bad` is off.
-        DataError: no image of a batch could be read.
+        DataError: no image could be read, or a worker process died.
     """
 
     def __init__(
@@ -118,18 +126,31 @@ class Loader:
             prefetch_factor=prefetch if workers else None,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
         )
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch, bad in self.loader:
-            self._note(bad)
-            if batch is None:
-                raise DataError(f"no image of a batch could be read; the first one: {bad[0]}")
-            yield batch
+        """Yield the batches; with `skip_bad` a batch of which no image can be read is left out too."""
+        read, bad = 0, []
+        try:
+            for batch, bad in self.loader:
+                self._note(bad)
+                if batch is not None:
+                    read += 1
+                    yield batch
+        except RuntimeError as error:
+            if not re.search(r"DataLoader worker \(pid", str(error)):
+                raise
+            raise DataError(
+                f"a loader process died ({str(error).splitlines()[0]}). Most often memory ran out, or "
+                "shared memory (/dev/shm; in a container: --shm-size=8g or --ipc=host). Try data.workers=0, "
+                "or fewer workers and a smaller data.prefetch."
+            ) from error
+        if bad and not read:
+            raise DataError(f"no image of any batch could be read; the last one: {bad[-1]}")
 
     def _note(self, bad: Sequence[BadImageError]) -> None:
         if bad and not self.skip_bad:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,16 +42,9 @@ def open_sources(data: DataConfig, split: str, labels: Mapping[str, LabelSource]
     for index in indices[1:]:
         check_categories(index, indices[0].categories, indices[0].path)
     root = data_root(data)
-    tables = []
-    for index in indices:
-        tables.append({name: read_labels(name, source, index, root, None) for name, source in labels.items()})
-    if len(indices) > 1:
-        # Labels that only one of several files knows are known to all of them.
-        shared = {name: _joined([table[name] for table in tables]) for name in labels}
-        tables = [
-            {name: read_labels(name, source, index, root, shared[name]) for name, source in labels.items()}
-            for index in indices
-        ]
+    boxed = [source.boxes for source in getattr(data, split)]
+    read = {name: _read_shared(name, label, indices, boxed, root) for name, label in labels.items()}
+    tables = [{name: parts[i] for name, parts in read.items()} for i in range(len(indices))]
     return _with_images(data, split, indices, tables)
 
 
@@ -83,9 +77,12 @@ def open_evaluation(
     if categories is not None:
         check_categories(indices[0], categories, "training")
     root = data_root(data)
+    boxes = getattr(data, split)[0].boxes
     table = {
-        name: read_labels(name, source, indices[0], root, vocabularies[name])
-        for name, source in labels.items()
+        name: read_labels(name, label, indices[0], root, vocabularies[name])
+        if boxes or not _from_boxes(label)
+        else _unknown(label, vocabularies[name], len(indices[0]))
+        for name, label in labels.items()
     }
     return _with_images(data, split, indices, [table])[0]
 
@@ -97,8 +94,59 @@ def check_categories(index: AnnotationIndex, expected: Sequence[Category], origi
     ours, theirs = ({f"{c.id} {c.name}" for c in cs} for cs in (index.categories, expected))
     raise DataError(
         f"{index.path}: $.categories differ from those of {origin}: only here {sorted(ours - theirs)[:10]}, "
-        f"only there {sorted(theirs - ours)[:10]}; give every file the same categories, also those without boxes"
+        f"only there {sorted(theirs - ours)[:10]}; give every file the same categories, "
+        "also those without boxes"
     )
+
+
+@dataclass(frozen=True)
+class _Constant:
+    """The label of every image of a file that does not annotate it, whatever boxes are left."""
+
+    target: np.ndarray | np.generic
+
+    def __call__(self, classes: np.ndarray, boxes: np.ndarray, crowd: np.ndarray) -> np.ndarray | np.generic:
+        return self.target
+
+
+def _from_boxes(label: LabelSource) -> bool:
+    return label.source in ("boxes", "dominant", "count")
+
+
+def _unknown(label: LabelSource, vocabulary: tuple[str, ...], images: int) -> HeadLabels:
+    """Return labels that are unknown for every image."""
+    shape = (images, len(vocabulary)) if label.kind == "several" else (images,)
+    value, dtype = (-1, np.int64) if label.kind == "single" else (np.nan, np.float32)
+    targets = np.full(shape, value, dtype)
+    return HeadLabels(vocabulary, targets, _Constant(targets[0]) if _from_boxes(label) and images else None)
+
+
+def _read_shared(
+    head: str, label: LabelSource, indices: Sequence[AnnotationIndex], boxed: Sequence[bool], root: Path
+) -> list[HeadLabels]:
+    """Read one head's labels of several files, with one vocabulary.
+
+    A file that cannot have the label (no boxes, or not the attribute) has it unknown, if another one has it.
+    """
+    if _from_boxes(label):
+        known = [i for i, boxes in enumerate(boxed) if boxes]
+        if not known:
+            raise ConfigError(
+                f"heads.{head}.source: '{label.source}' is made from boxes, and every source has boxes=false"
+            )
+    else:
+        known = [
+            i for i, x in enumerate(indices) if label.source == "csv" or label.field in x.attribute_fields
+        ]
+    known = known or list(range(len(indices)))  # to get the error that names the attributes there are
+    found = {i: read_labels(head, label, indices[i], root, None) for i in known}
+    vocabulary = _joined(list(found.values()))
+    for i in known:
+        if found[i].vocabulary != vocabulary:
+            found[i] = read_labels(head, label, indices[i], root, vocabulary)
+    return [
+        found[i] if i in found else _unknown(label, vocabulary, len(index)) for i, index in enumerate(indices)
+    ]
 
 
 def _joined(labels: Sequence[HeadLabels]) -> tuple[str, ...]:
@@ -122,13 +170,20 @@ def _read_indices(data: DataConfig, split: str) -> list[AnnotationIndex]:
             fits = path.is_file() if key == "annotations" else path.is_dir()
             if not fits:
                 kind = "file" if key == "annotations" else "folder"
-                raise ConfigError(
-                    f"data.{split}[{i}].{key}: no {kind} '{path}'; set data.root (now '{data.root}') or this path"
-                )
+                raise ConfigError(f"data.{split}[{i}].{key}: no {kind} '{path}'; {_where(root)}")
         indices.append(read_annotations(root / source.annotations))
         for line in indices[-1].report.lines():
             logger.info("%s: %s", indices[-1].path, line)
     return indices
+
+
+def _where(root: Path) -> str:
+    """Return what to do about a path under `root` that is not there."""
+    if not root.is_dir():
+        return f"there is no folder data.root='{root}': set it to the folder of the data set"
+    inside = sorted(path.name for path in root.iterdir())
+    listed = ", ".join(inside[:10]) + (", ..." if len(inside) > 10 else "")
+    return f"data.root='{root}' holds {listed or 'nothing'}: set data.root or this path"
 
 
 def _with_images(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vision_mtl.data.annotations import AnnotationIndex
 from vision_mtl.data.labels import LabelSource
+from vision_mtl.metrics.detection import Backend
 from vision_mtl.structures import Batch, Features, ImageMeta, Prediction
 
 Outputs = Any  # raw tensors, private to the head
@@ -94,7 +95,7 @@ class Head(nn.Module):
         """Return one prediction per image, in the original frame and order."""
         raise NotImplementedError
 
-    def metric(self, index: AnnotationIndex, labels: np.ndarray | None, backend: str) -> Metric:
+    def metric(self, index: AnnotationIndex, labels: np.ndarray | None, backend: Backend) -> Metric:
         """Return an empty metric.
 
         Args:
@@ -104,8 +105,9 @@ class Head(nn.Module):
         """
         raise NotImplementedError
 
-    def describe(self, prediction: Prediction) -> dict[str, Any]:
-        """Return the prediction with names in place of numbers, ready for JSON."""
+    def describe(self, prediction: Prediction) -> Any:
+        """Return the prediction with names in place of numbers, ready for JSON: a list of objects for a
+        detection head, a mapping with the answer for the others."""
         raise NotImplementedError
 
 

@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 from vision_mtl.data.annotations import AnnotationIndex
 from vision_mtl.data.labels import LabelSource
+from vision_mtl.errors import ConfigError
 from vision_mtl.heads.base import Head, HeadConfig, LabelInfo, TrunkInfo
 from vision_mtl.heads.evaluation import MultilabelMetric, SingleLabelMetric
 from vision_mtl.heads.pooling import FeatureName, PooledLogits, feature_channels, flat_cells
+from vision_mtl.metrics.detection import Backend
 from vision_mtl.structures import Batch, ClassScores, Features, ImageMeta, Prediction
 
 
@@ -40,6 +42,12 @@ class ImageHeadConfig(HeadConfig, kw_only=True):
     column: str | None = None
     categories: list[str] | None = None
 
+    def check(self, name: str) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"heads.{name}.dropout: found {self.dropout}, expected 0 to below 1")
+        if self.hidden < 0:
+            raise ConfigError(f"heads.{name}.hidden: found {self.hidden}, expected 0 or more")
+
     def pooled(self, trunk: TrunkInfo, out: int) -> PooledLogits:
         """Return the module from features to `out` logits."""
         channels = feature_channels(self.features, trunk.stage_channels, trunk.channels)
@@ -57,6 +65,13 @@ class ClassificationConfig(ImageHeadConfig, tag="classification", kw_only=True):
 
     source: Literal["attribute", "csv", "dominant"]
     label_smoothing: float = 0.0
+
+    def check(self, name: str) -> None:
+        super().check(name)
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(
+                f"heads.{name}.label_smoothing: found {self.label_smoothing}, expected 0 to below 1"
+            )
 
     def label_source(self) -> LabelSource:
         return LabelSource(
@@ -130,7 +145,9 @@ class ClassificationHead(Head):
     def predict(self, decoded: Tensor, metas: Sequence[ImageMeta]) -> list[ClassScores]:
         return [ClassScores(scores) for scores in decoded.detach().float().cpu()]
 
-    def metric(self, index: AnnotationIndex, labels: np.ndarray | None, backend: str) -> SingleLabelMetric:
+    def metric(
+        self, index: AnnotationIndex, labels: np.ndarray | None, backend: Backend
+    ) -> SingleLabelMetric:
         assert labels is not None
         return SingleLabelMetric(index, labels, self.labels.names)
 
@@ -172,7 +189,7 @@ class MultilabelHead(Head):
     def predict(self, decoded: Tensor, metas: Sequence[ImageMeta]) -> list[ClassScores]:
         return [ClassScores(scores) for scores in decoded.detach().float().cpu()]
 
-    def metric(self, index: AnnotationIndex, labels: np.ndarray | None, backend: str) -> MultilabelMetric:
+    def metric(self, index: AnnotationIndex, labels: np.ndarray | None, backend: Backend) -> MultilabelMetric:
         assert labels is not None
         return MultilabelMetric(index, labels, self.labels.names, self.config.threshold)
 

@@ -68,15 +68,15 @@ class _LabelMetric:
     def update(self, predictions: Sequence[Prediction], metas: Sequence[ImageMeta]) -> None:
         for prediction, meta in zip(predictions, metas, strict=True):
             assert isinstance(prediction, (ClassScores, Scalar))
-            is_scalar = isinstance(prediction, Scalar)
-            self.answers.append(np.float64(prediction.value) if is_scalar else prediction.scores.numpy())
+            answer = prediction.value if isinstance(prediction, Scalar) else prediction.scores.numpy()
+            self.answers.append(np.asarray(answer, np.float64))
             self.rows.append(self.position[meta.image_id])
 
     def collected(self) -> tuple[np.ndarray, np.ndarray]:
         """Return answers (I, ...) float64 and targets (I, ...) of the images seen."""
         if not self.answers:
             return np.zeros((0, *self.targets.shape[1:])), self.targets[:0]
-        return np.stack(self.answers).astype(np.float64), self.targets[self.rows]
+        return np.stack(self.answers), self.targets[self.rows]
 
 
 class SingleLabelMetric(_LabelMetric):

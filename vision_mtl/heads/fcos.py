@@ -36,6 +36,7 @@ from vision_mtl.heads.dense.losses import (
 )
 from vision_mtl.heads.dense.points import boxes_to_distances, distances_to_boxes, pyramid_points
 from vision_mtl.heads.evaluation import DetectionMetric, describe_detections
+from vision_mtl.metrics.detection import Backend
 from vision_mtl.structures import Batch, Detections, Features, ImageMeta, Prediction
 
 
@@ -62,7 +63,7 @@ class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
 
     depth: int = 2
     width: int | None = None
-    norm: Literal["group", "batch"] = "group"
+    norm: Literal["group", "batch"] = "batch"
     assigner: Literal["task_aligned", "atss", "centre"] = "task_aligned"
     box_loss: Literal["giou", "diou", "ciou"] = "giou"
     quality: Literal["none", "centreness", "iou"] = "none"
@@ -77,12 +78,21 @@ class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
     def check(self, name: str) -> None:
         if self.bins == 1 or self.bins < 0:
             raise ConfigError(f"heads.{name}.bins: found {self.bins}, expected 0 or at least 2")
+        if self.depth < 0:
+            raise ConfigError(f"heads.{name}.depth: found {self.depth}, expected 0 or more")
+        if self.width is not None and self.width < 1:
+            raise ConfigError(f"heads.{name}.width: found {self.width}, expected null or at least 1")
         if self.norm == "group" and (self.width or 32) % 32:
             raise ConfigError(
                 f"heads.{name}.width: found {self.width}, expected a multiple of 32 for norm=group"
             )
 
     def build(self, trunk: TrunkInfo, labels: LabelInfo) -> FcosHead:
+        if self.depth and self.norm == "group" and (self.width or trunk.channels) % 32:
+            raise ConfigError(
+                f"trunk.channels: found {trunk.channels}, expected a multiple of 32, since a detection head "
+                "with norm=group and width=null groups them by 32"
+            )
         return FcosHead(self, trunk, labels)
 
 
@@ -136,17 +146,21 @@ class FcosHead(Head):
     def __init__(self, config: FcosConfig, trunk: TrunkInfo, labels: LabelInfo) -> None:
         super().__init__()
         self.config, self.labels, self.strides = config, labels, trunk.strides
-        width = config.width or trunk.channels
+        width = (config.width if config.depth else None) or trunk.channels
         # A prior probability of 0.01 per class (Lin et al., arXiv 1708.02002, section 4.1).
         prior = -math.log((1 - 0.01) / 0.01)
         self.classification_head = nn.ModuleDict(
             {
                 "conv": _tower(trunk.channels, width, config.depth, config.norm),
-                "cls_logits": _output(width if config.depth else trunk.channels, len(labels.names), prior),
+                "cls_logits": _output(width, len(labels.names), prior),
             }
         )
-        # Direct distances start at 4 strides: boxes without area overlap nothing and would never learn.
-        box_branch = _output(width, 4 * max(1, config.bins), 0.0 if config.bins else 4.0)
+        box_branch = _output(width, 4 * max(1, config.bins))
+        with torch.no_grad():
+            # Boxes start two strides to each side, near what a level is for: the classification target is
+            # the overlap, so an object that the first boxes hardly overlap would hardly be learned.
+            values = torch.arange(config.bins) * -math.log(1.5)  # a geometric distribution with mean 2
+            box_branch.bias.copy_(values.repeat(4) if config.bins else torch.tensor(2.0))  # type: ignore[union-attr]
         branches = {"conv": _tower(trunk.channels, width, config.depth, config.norm), "bbox_reg": box_branch}
         if config.quality != "none":
             branches["bbox_ctrness"] = _output(width, 1)
@@ -227,9 +241,10 @@ class FcosHead(Head):
         """Return (B, P): the IoU with the object, or centreness (arXiv 2006.09214, eq. 3)."""
         if self.config.quality == "iou":
             return aligned_iou(boxes, target_boxes)
-        across, down = sides[..., 0::2], sides[..., 1::2]
+        inside = sides.clamp(min=0)
+        across, down = inside[..., 0::2], inside[..., 1::2]
         ratios = across.amin(-1) * down.amin(-1) / (across.amax(-1) * down.amax(-1)).clamp(min=1e-7)
-        return ratios.clamp(min=0).sqrt()
+        return ratios.sqrt()
 
     def count_labels(self, batch: Batch) -> int:
         return int(batch.has_boxes.sum())
@@ -248,9 +263,9 @@ class FcosHead(Head):
             decoded, metas, config.score_threshold, config.nms_threshold, config.max_detections
         )
 
-    def metric(self, index: AnnotationIndex, labels: np.ndarray | None, backend: str) -> DetectionMetric:
+    def metric(self, index: AnnotationIndex, labels: np.ndarray | None, backend: Backend) -> DetectionMetric:
         return DetectionMetric(index, backend)
 
-    def describe(self, prediction: Prediction) -> dict[str, Any]:
+    def describe(self, prediction: Prediction) -> list[dict[str, Any]]:
         assert isinstance(prediction, Detections)
         return describe_detections(prediction, self.labels)

@@ -84,7 +84,9 @@ class PooledLogits(nn.Module):
             return mean + self.attention_share * highest
         if self.pool == "gem":
             powers = cells.float().clamp(min=1e-6) ** self.exponent
-            pooled = (powers * weights[:, None]).sum(2) ** (1 / self.exponent)
+            # A channel that is 0 everywhere underflows from an exponent of 7 on; its root has no gradient.
+            mean = (powers * weights[:, None]).sum(2).clamp(min=torch.finfo(torch.float32).tiny)
+            pooled = mean ** (1 / self.exponent)
         else:
             pooled = (cells.float() * weights[:, None]).sum(2)
         return self.logits(self.dropout(self._hidden(pooled))).float()

@@ -16,6 +16,7 @@ from vision_mtl.heads.base import Head, LabelInfo, TrunkInfo
 from vision_mtl.heads.classification import ImageHeadConfig
 from vision_mtl.heads.evaluation import RegressionMetric
 from vision_mtl.heads.pooling import flat_cells
+from vision_mtl.metrics.detection import Backend
 from vision_mtl.structures import Batch, Features, ImageMeta, Prediction, Scalar
 
 
@@ -74,7 +75,7 @@ class RegressionHead(Head):
     def predict(self, decoded: Tensor, metas: Sequence[ImageMeta]) -> list[Scalar]:
         return [Scalar(value) for value in decoded.detach().float().cpu().tolist()]
 
-    def metric(self, index: AnnotationIndex, labels: np.ndarray | None, backend: str) -> RegressionMetric:
+    def metric(self, index: AnnotationIndex, labels: np.ndarray | None, backend: Backend) -> RegressionMetric:
         assert labels is not None
         return RegressionMetric(index, labels)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -39,6 +39,10 @@ class ModelConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         for name, head in self.heads.items():
             if not name.isidentifier():
                 raise ConfigError(f"heads: found the name {name!r}, expected letters, digits and _ only")
+            if hasattr(nn.ModuleDict(), name):
+                raise ConfigError(
+                    f"heads: found the name {name!r}, which torch keeps for itself; choose another"
+                )
             head.check(name)
         detectors = [name for name, head in self.heads.items() if head.label_source() is None]
         if len(detectors) > 1:
@@ -55,10 +59,10 @@ class MultiTaskModel(nn.Module):
         heads: name -> head; the name is set on the head too.
     """
 
-    def __init__(self, trunk: Trunk, heads: dict[str, Head]) -> None:
+    def __init__(self, trunk: Trunk, heads: Mapping[str, Head]) -> None:
         super().__init__()
         self.trunk = trunk
-        self.heads = nn.ModuleDict(heads)
+        self.heads = nn.ModuleDict(dict(heads))
         for name, head in heads.items():
             head.name = name
 
@@ -103,4 +107,4 @@ def build_model(config: ModelConfig, labels: dict[str, LabelInfo]) -> MultiTaskM
     trunk = Trunk(config.trunk)
     info = TrunkInfo(trunk.stage_channels, trunk.channels, tuple(trunk.strides))
     heads = {name: head.build(info, labels[name]) for name, head in config.heads.items()}
-    return MultiTaskModel(trunk, heads).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return MultiTaskModel(trunk, heads).to(memory_format=torch.channels_last)

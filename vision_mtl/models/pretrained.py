@@ -30,10 +30,10 @@ def load_trunk_weights(trunk: Trunk, config: TrunkConfig) -> None:
         return
     if config.weights == "imagenet":
         try:
-            state = BUILDERS[config.name].DEFAULT.get_state_dict(progress=False)
-        except OSError as error:
+            state = BUILDERS[config.name].DEFAULT.get_state_dict(progress=False, check_hash=True)
+        except Exception as error:  # no network, a wrong hash, or a damaged file in torch's cache
             raise CheckpointError(
-                f"trunk.weights=imagenet: cannot download {config.name}: {error}. Without a network, set "
+                f"trunk.weights=imagenet: cannot load {config.name}: {error}. Without a network, set "
                 "trunk.weights to the path of torchvision's .pth file, or train from random weights with "
                 "trunk.weights=null trunk.norm=batch"
             ) from error
@@ -48,6 +48,13 @@ def load_trunk_weights(trunk: Trunk, config: TrunkConfig) -> None:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many types for a file that is not its own
             raise CheckpointError(f"trunk.weights: cannot read '{path}': {error}") from error
+        if not isinstance(state, dict) or not all(
+            isinstance(value, torch.Tensor) for value in state.values()
+        ):
+            raise CheckpointError(
+                f"trunk.weights: found no tensors by name at the top of '{path}'; expected a torchvision "
+                "ResNet state dict (.pth)"
+            )
     own = trunk.body.state_dict()
     # Group norm and frozen batch norm count no batches.
     skipped = ("fc.",) if any(key.endswith("num_batches_tracked") for key in own) else ("fc.", "num_batches")

@@ -69,6 +69,9 @@ class Trunk(nn.Module):
         strides: of the pyramid levels.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
         config.check()

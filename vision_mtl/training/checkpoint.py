@@ -47,9 +47,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file, with no common base
+        problem = (str(error) or "it is empty").splitlines()[0]
         raise CheckpointError(
-            f"cannot read '{path}': {type(error).__name__}: {str(error).splitlines()[0]}. It is damaged or no "
-            "checkpoint; use another one of the run"
+            f"cannot read '{path}': {type(error).__name__}: {problem}. It is damaged or no checkpoint; use "
+            "another one of the run"
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__

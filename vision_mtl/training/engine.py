@@ -18,13 +18,14 @@ from vision_mtl.data.loader import Loader, TrainingBatches
 from vision_mtl.errors import CheckpointError, NumericsError
 from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.models.precision import mixed_precision
+from vision_mtl.progress import duration, progress_bar
 from vision_mtl.reporting.tables import heads_table, text
 from vision_mtl.structures import Batch
 from vision_mtl.training.balancing import Balancer
 from vision_mtl.training.checkpoint import load_checkpoint, save_checkpoint
 from vision_mtl.training.config import EvaluationConfig, TrainingConfig
 from vision_mtl.training.evaluation import Evaluation, evaluate, headline
-from vision_mtl.training.log import MetricsLog, duration, progress_bar
+from vision_mtl.training.log import MetricsLog
 from vision_mtl.training.optim import (
     AveragedModel,
     build_optimizer,
@@ -34,6 +35,8 @@ from vision_mtl.training.optim import (
 )
 
 logger = logging.getLogger(__name__)
+
+FREE_TO_CHANGE = ("data.workers:", "data.prefetch:")  # what does not change a result may change on resuming
 
 
 @dataclass
@@ -129,11 +132,15 @@ class Run:
         """
         path = self.folder / "checkpoints" / "last.pt"
         state = load_checkpoint(path)
-        changed = sorted(_differences(state["config"], self.identity["config"]))
+        changed = [
+            line
+            for line in sorted(_differences(state["config"], self.identity["config"]))
+            if not line.startswith(FREE_TO_CHANGE)
+        ]
         if changed:
             raise CheckpointError(
-                f"'{path}' was trained with another config: {'; '.join(changed[:10])}. Resume with the run's own "
-                "config.yaml, or start a new run in another --output"
+                f"'{path}' was trained with another config: {'; '.join(changed[:10])}. Resume with the run's "
+                "own config.yaml, or start a new run in another --output"
             )
         self.progress = Progress(**state["progress"])
         self.model.load_state_dict(state["model"])
@@ -165,7 +172,7 @@ def train(run: Run) -> dict[str, Any]:
         NumericsError: a loss is not finite; the last checkpoint stays as it was.
         BadImageError: an image turned out to be damaged.
     """
-    config, progress = run.training, run.progress
+    progress = run.progress
     log = MetricsLog(run.folder, keep_until=progress.step)
     started = time.perf_counter()
     with progress_bar() as bars:
@@ -245,8 +252,8 @@ def optimizer_step(run: Run, batches: list[Batch]) -> dict[str, dict[str, Tensor
             bad = [name for name, task in tasks.items() if not torch.isfinite(task)]
             ids = [meta.image_id for meta in batch.metas]
             raise NumericsError(
-                f"the loss of {', '.join(bad) or 'the balancer'} is not finite at step {run.progress.step}, on "
-                f"images {ids}. No weight was changed; resume from the last checkpoint with a lower "
+                f"the loss of {', '.join(bad) or 'the balancer'} is not finite at step {run.progress.step}, "
+                f"on images {ids}. No weight was changed; resume from the last checkpoint with a lower "
                 "training.lr, or training.precision=fp32"
             )
         total.backward()
@@ -254,8 +261,8 @@ def optimizer_step(run: Run, batches: list[Batch]) -> dict[str, dict[str, Tensor
     norm = torch.nn.utils.clip_grad_norm_(parameters, run.training.clip or float("inf"), foreach=True)
     if not torch.isfinite(norm):
         raise NumericsError(
-            f"the gradient is not finite at step {run.progress.step}. No weight was changed; resume from the last "
-            "checkpoint with a lower training.lr, or training.precision=fp32"
+            f"the gradient is not finite at step {run.progress.step}. No weight was changed; resume from the "
+            "last checkpoint with a lower training.lr, or training.precision=fp32"
         )
     run.optimizer.step()
     run.average.update(run.model)
@@ -271,7 +278,8 @@ def judge(run: Run, log: MetricsLog, started: float) -> bool:
     score = headline(run.model, result.heads, run.evaluation.best)
     metrics = describe_evaluation(result, progress)
     log.write(progress.step, "val", {"heads": result.heads, "losses": result.losses, "headline": score})
-    title = f"epoch {progress.epoch}, step {progress.step}/{run.total_steps}, {duration(time.perf_counter() - started)}"
+    elapsed = duration(time.perf_counter() - started)
+    title = f"epoch {progress.epoch}, step {progress.step}/{run.total_steps}, {elapsed}"
     logger.info("%s", text(heads_table(result.heads, title=title)))
     # A data set that cannot judge any head (None) still gets a best.pt: the newest weights.
     if score is None or score > progress.best or not (run.folder / "checkpoints" / "best.pt").exists():

@@ -13,9 +13,10 @@ from vision_mtl.data.dataset import Source
 from vision_mtl.data.loader import Loader
 from vision_mtl.errors import NumericsError
 from vision_mtl.heads.base import Metric
+from vision_mtl.metrics.detection import Backend
 from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.models.precision import mixed_precision
-from vision_mtl.training.log import progress_bar
+from vision_mtl.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def evaluate(
     source: Source,
     device: torch.device,
     dtype: torch.dtype,
-    backend: str,
+    backend: Backend,
 ) -> Evaluation:
     """Evaluate `model` (put into evaluation mode) on all images of `source`.
 

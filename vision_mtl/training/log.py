@@ -1,4 +1,4 @@
-"""What a run leaves behind while it goes: a log, metrics by line, a progress bar, TensorBoard."""
+"""What a run leaves behind while it goes: a log, metrics by line, TensorBoard."""
 
 from __future__ import annotations
 
@@ -10,23 +10,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-
-def progress_bar() -> Progress:
-    """Return a progress bar with the time left; it shows nothing unless stderr is a terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-    )
 
 
 def start_logging(file: Path | None = None) -> None:
@@ -96,10 +79,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]
         elif isinstance(value, (int, float)):
             flat.append((prefix + key, float(value)))
     return flat
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as e.g. `1:02:03` or `4:05`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

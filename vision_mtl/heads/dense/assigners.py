@@ -146,7 +146,7 @@ def task_aligned(
     Per object, the `candidates` points inside it of highest alignment score^alpha * IoU^beta are positive;
     a point wanted by several objects goes to the one of highest IoU. The classification target is the
     alignment, scaled per object so that its largest value is the object's largest IoU. A box smaller than
-    a cell of the finest level is enlarged to it for "inside", so that no object goes without a point.
+    a cell of the finest level is enlarged to it for "inside", so that every object has a point to win.
 
     Args:
         scores: (B, P, K) predicted class probabilities, without gradient.
@@ -157,7 +157,8 @@ def task_aligned(
     of_class = targets.classes[:, None, :].expand(-1, len(points), -1)
     alignment = scores.gather(2, of_class).transpose(1, 2) ** alpha * iou**beta  # (B, N, P)
     centres = (targets.boxes[..., :2] + targets.boxes[..., 2:]) / 2
-    half = ((targets.boxes[..., 2:] - targets.boxes[..., :2]) / 2).clamp(min=float(strides.min()) / 2)
+    # A shade over half a cell: the centre of a box may lie on the border of cells, as far from their points.
+    half = torch.maximum((targets.boxes[..., 2:] - targets.boxes[..., :2]) / 2, 0.501 * strides.min())
     reachable = inside_boxes(points, torch.cat([centres - half, centres + half], -1))
     reachable &= targets.valid[:, :, None]
     # Unreachable points rank last; where alignment is 0 everywhere, at the start, any reachable ones do.
@@ -169,5 +170,7 @@ def task_aligned(
     mine = torch.arange(count, device=rows.device)[:, None] == rows[:, None]  # (B, N, P)
     chosen &= mine & positive[:, None]
     alignment, iou = alignment * chosen, iou * chosen
-    scaled = alignment / alignment.amax(-1, keepdim=True).clamp(min=1e-9) * iou.amax(-1, keepdim=True)
+    # Early alignments are far below any usual epsilon (IoU 0.02 to the sixth is 6e-11) and still rank points.
+    largest = alignment.amax(-1, keepdim=True).clamp(min=torch.finfo(alignment.dtype).tiny)
+    scaled = alignment / largest * iou.amax(-1, keepdim=True)
     return Assignment(torch.where(positive, rows, 0), positive, scaled.amax(1))

@@ -16,7 +16,7 @@ class Candidates(NamedTuple):
     """The highest-scored (point, class) pairs of each image, best first, in network-input pixels.
 
     Attributes:
-        boxes: (B, M, 4) xyxy, clipped to the valid part of the image.
+        boxes: (B, M, 4) xyxy, clipped to the valid part of the image; NaN and infinity stay.
         scores: (B, M) in [0, 1].
         classes: (B, M) int64.
     """
@@ -34,7 +34,9 @@ def best_candidates(scores: Tensor, boxes: Tensor, sizes: Tensor, count: int) ->
     rows = picked // classes
     chosen = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
     limits = sizes.flip(1).repeat(1, 2)[:, None].to(boxes.dtype)  # (B, 1, 4): width, height, width, height
-    return Candidates(torch.minimum(chosen.clamp(min=0), limits), values, picked % classes)
+    clipped = torch.minimum(chosen.clamp(min=0), limits)
+    # Clipping would turn an infinite side into a plausible one; `to_detections` has to see it.
+    return Candidates(torch.where(chosen.isfinite(), clipped, chosen), values, picked % classes)
 
 
 def to_detections(
@@ -46,13 +48,14 @@ def to_detections(
 ) -> list[Detections]:
     """Return each image's detections in original pixels: class-wise NMS of what reaches the threshold.
 
-    A candidate with a value that is not finite is dropped: it would suppress valid boxes.
+    A candidate with a value that is not finite is dropped: it would suppress valid boxes. So is a box
+    without area, which is what clipping leaves of a box in the padding: NMS keeps all of these.
     """
     boxes, scores, classes = (tensor.detach().cpu() for tensor in candidates)
-    finite = scores.isfinite() & boxes.isfinite().all(-1)
+    usable = scores.isfinite() & boxes.isfinite().all(-1) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
     results = []
     for row, meta in enumerate(metas):
-        kept = finite[row] & (scores[row] >= score_threshold)
+        kept = usable[row] & (scores[row] >= score_threshold)
         image_boxes, image_scores, image_classes = boxes[row][kept], scores[row][kept], classes[row][kept]
         # Classes far apart from one another in one call; float64 keeps the offsets exact.
         extent = float(image_boxes.max()) + 1 if len(image_boxes) else 0.0

@@ -50,7 +50,7 @@ def box_loss(predicted: Tensor, target: Tensor, kind: Literal["giou", "diou", "c
 
 
 def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Return the sigmoid focal loss (...) for hard targets in {0, 1} (Lin et al., arXiv 1708.02002, eq. 5)."""
+    """Return the sigmoid focal loss (...) for targets 0 or 1 (Lin et al., arXiv 1708.02002, eq. 5)."""
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     missed = torch.where(targets > 0, 1 - logits.sigmoid(), logits.sigmoid())
     return torch.where(targets > 0, alpha, 1 - alpha) * missed**gamma * entropy

@@ -1,0 +1,166 @@
+"""One trunk, several heads by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from vision_mtl.errors import ConfigError
+from vision_mtl.heads.base import LabelInfo
+from vision_mtl.heads.classification import ClassificationConfig, MultilabelConfig
+from vision_mtl.heads.fcos import FcosConfig
+from vision_mtl.heads.regression import RegressionConfig
+from vision_mtl.models.multitask import ModelConfig, MultiTaskModel, build_model
+from vision_mtl.models.trunk import TrunkConfig
+from vision_mtl.structures import Batch, ClassScores, Detections, ImageMeta, Scalar
+
+HEADS: dict[str, Any] = {
+    "objects": FcosConfig(depth=1, score_threshold=0.0),
+    "presence": MultilabelConfig(),
+    "state": ClassificationConfig(source="attribute", field="kind"),
+    "number": RegressionConfig(source="count"),
+}
+LABELS = {
+    "objects": LabelInfo(("bolt", "nut"), (3, 7)),
+    "presence": LabelInfo(("bolt", "nut")),
+    "state": LabelInfo(("clean", "dirty", "wet")),
+    "number": LabelInfo(mean=2.0, std=1.5),
+}
+
+
+@pytest.fixture
+def model() -> MultiTaskModel:
+    torch.manual_seed(0)
+    trunk = TrunkConfig(name="resnet18", channels=32, extra="none")
+    return build_model(ModelConfig(trunk=trunk, heads=HEADS), LABELS)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    return Batch(
+        images=torch.randint(0, 256, (2, 3, 64, 96), generator=generator, dtype=torch.uint8),
+        sizes=torch.tensor([[64, 96], [48, 80]]),
+        boxes=torch.tensor([[[8.0, 8, 50, 50]], [[0.0, 0, 0, 0]]]),
+        classes=torch.tensor([[1], [-1]]),
+        ignore=torch.zeros(2, 1, dtype=torch.bool),
+        has_boxes=torch.tensor([True, True]),
+        labels={
+            "presence": torch.tensor([[0.0, 1.0], [0.0, 0.0]]),
+            "state": torch.tensor([2, -1]),
+            "number": torch.tensor([1.0, 0.0]),
+        },
+        metas=[
+            ImageMeta(5, "5.png", (64, 96), (1.0, 1.0)),
+            ImageMeta(6, "6.png", (96, 160), (2.0, 2.0)),
+        ],
+    )
+
+
+def test_all_heads_share_one_pass_of_the_trunk(model: MultiTaskModel, batch: Batch) -> None:
+    passes: dict[str, int] = {}
+    for name, module in [("trunk", model.trunk), ("fpn", model.trunk.fpn), *model.named_heads().items()]:
+        passes[name] = 0
+
+        def count(*_: Any, name: str = name) -> None:
+            passes[name] += 1
+
+        module.register_forward_hook(count)
+    features, outputs = model(batch.images, batch.sizes)
+    model.losses(features, outputs, batch)
+    model.decode(features, outputs)
+    assert passes == dict.fromkeys(["trunk", "fpn", *HEADS], 1)
+
+
+def test_heads_know_their_names_and_answer_under_them(model: MultiTaskModel, batch: Batch) -> None:
+    assert {name: head.name for name, head in model.named_heads().items()} == {name: name for name in HEADS}
+    model.eval()
+    with torch.no_grad():
+        features, outputs = model(batch.images, batch.sizes)
+        found = model.predict(model.decode(features, outputs), batch.metas)
+    assert list(found) == list(HEADS)
+    kinds = {"objects": Detections, "presence": ClassScores, "state": ClassScores, "number": Scalar}
+    for name, kind in kinds.items():
+        assert len(found[name]) == 2
+        assert all(isinstance(answer, kind) for answer in found[name])
+    described = model.describe({name: answers[1] for name, answers in found.items()})
+    assert list(described) == list(HEADS)
+    assert {row["category"] for row in described["objects"]} <= {"bolt", "nut"}
+    assert described["state"]["label"] in LABELS["state"].names
+
+
+def test_detections_are_in_each_images_original_frame(model: MultiTaskModel, batch: Batch) -> None:
+    model.eval()
+    with torch.no_grad():
+        features, outputs = model(batch.images, batch.sizes)
+        found = model.predict(model.decode(features, outputs), batch.metas)["objects"]
+    for detections, (height, width) in zip(found, [(64, 96), (96, 160)], strict=True):
+        assert isinstance(detections, Detections)
+        assert len(detections.scores)
+        assert (detections.boxes >= 0).all()
+        assert (detections.boxes <= torch.tensor([width, height, width, height])).all()
+        assert float(detections.boxes[:, 2].max()) > 0.9 * width  # and use all of it
+
+
+def test_every_parameter_gets_a_gradient_from_its_losses(model: MultiTaskModel, batch: Batch) -> None:
+    features, outputs = model(batch.images, batch.sizes)
+    losses = model.losses(features, outputs, batch)
+    assert list(losses) == list(HEADS)
+    torch.stack([term for terms in losses.values() for term in terms.values()]).sum().backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert without == []
+
+
+def test_losses_are_float32_after_a_forward_pass_in_bfloat16(model: MultiTaskModel, batch: Batch) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        features, outputs = model(batch.images, batch.sizes)
+    assert features.pyramid[0].dtype == torch.bfloat16
+    terms = [term for terms in model.losses(features, outputs, batch).values() for term in terms.values()]
+    assert {term.dtype for term in terms} == {torch.float32}
+    assert all(term.isfinite() for term in terms)
+
+
+def test_weights_survive_saving(model: MultiTaskModel, batch: Batch) -> None:
+    torch.manual_seed(9)
+    other = build_model(
+        ModelConfig(trunk=TrunkConfig(name="resnet18", channels=32, extra="none"), heads=HEADS), LABELS
+    )
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        first = model.eval()(batch.images, batch.sizes)[1]
+        second = other.eval()(batch.images, batch.sizes)[1]
+    assert torch.equal(first["objects"].logits, second["objects"].logits)
+    assert all(torch.equal(first[name], second[name]) for name in ("presence", "state", "number"))
+
+
+def config(heads: dict[str, Any], **trunk: Any) -> ModelConfig:
+    return ModelConfig(trunk=TrunkConfig(**trunk), heads=heads)
+
+
+def test_a_usable_config_passes() -> None:
+    config(HEADS).check()
+
+
+def test_two_detection_heads_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"2 detection heads \(cars, people\), expected one"):
+        config({"cars": FcosConfig(), "state": HEADS["state"], "people": FcosConfig()}).check()
+
+
+def test_no_heads_are_refused() -> None:
+    with pytest.raises(ConfigError, match="heads: found none"):
+        config({}).check()
+
+
+@pytest.mark.parametrize("name", ["", "two words", "a.b", "1st", "a-b", "type", "keys", "training", "float"])
+def test_names_that_cannot_be_used_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"heads: found the name '{name}'"):
+        config({name: HEADS["state"]}).check()
+
+
+def test_heads_and_trunk_are_checked_too() -> None:
+    with pytest.raises(ConfigError, match=r"heads\.objects\.bins: found 1"):
+        config({"objects": FcosConfig(bins=1)}).check()
+    with pytest.raises(ConfigError, match=r"trunk\.norm: found 'frozen'"):
+        config(HEADS, norm="frozen").check()

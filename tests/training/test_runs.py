@@ -1,0 +1,251 @@
+"""Whole runs on a tiny data set: train, resume, evaluate, as the tools do it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from vision_mtl.commands.evaluate import evaluate_checkpoint
+from vision_mtl.commands.shared import open_checkpoint
+from vision_mtl.commands.train import train_from_config
+from vision_mtl.errors import CheckpointError, ConfigError, NumericsError
+from vision_mtl.heads.base import LabelInfo
+from vision_mtl.heads.regression import RegressionConfig, RegressionHead
+from vision_mtl.metrics.detection import STAT_NAMES
+from vision_mtl.models.multitask import ModelConfig, build_model
+from vision_mtl.models.trunk import TrunkConfig
+from vision_mtl.structures import Batch, ImageMeta
+from vision_mtl.training.balancing import Balancer
+from vision_mtl.training.checkpoint import load_checkpoint
+from vision_mtl.training.config import BalancingConfig, TrainingConfig
+from vision_mtl.training.engine import Progress, optimizer_step
+from vision_mtl.training.optim import AveragedModel, build_optimizer, parameter_groups
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def write_config(folder: Path, root: Path) -> Path:
+    source = "[{images: images, annotations: annotations.json}]"
+    path = folder / "tiny.yaml"
+    path.write_text(
+        f"""
+data:
+  root: {root}
+  train: {source}
+  val: {source}
+  test: {source}
+  resize: {{shorter: 64, longer: 96}}
+  batch_size: 2
+  eval_batch_size: 2
+  workers: 0
+trunk: {{name: resnet18, channels: 32}}
+heads:
+  objects:  {{type: fcos, depth: 1, norm: group}}
+  kind:     {{type: classification, source: attribute, field: kind}}
+  presence: {{type: multilabel, source: boxes}}
+  count:    {{type: regression, source: count}}
+training: {{epochs: 2, warmup_steps: 2, log_every: 1, precision: fp32}}
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_coco_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    train_from_config(str(write_config(folder, tiny_coco_root)), [], folder / "run")
+    return folder / "run"
+
+
+def states_equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_run_folder_holds_what_it_promises(trained: Path) -> None:
+    for name in (
+        "config.yaml",
+        "metrics.jsonl",
+        "metrics.json",
+        "log.txt",
+        "checkpoints/last.pt",
+        "checkpoints/best.pt",
+    ):
+        assert (trained / name).is_file(), name
+    heads = json.loads((trained / "metrics.json").read_text())["heads"]
+    assert {"mAP", "AP50", "AP75", "APs", "APm", "APl", "AR100"} <= heads["objects"].keys()
+    assert {"accuracy", "top5_accuracy", "balanced_accuracy", "macro_f1"} <= heads["kind"].keys()
+    assert {"mAP", "accuracy", "exact_match", "CF1", "OF1"} <= heads["presence"].keys()
+    assert {"MAE", "RMSE", "R2"} <= heads["count"].keys()
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 9))
+    judged = [line for line in lines if line["kind"] == "val"]
+    assert [line["step"] for line in judged] == [4, 8]
+    assert judged[0]["losses"].keys() == {"objects", "kind", "presence", "count"}
+
+
+def test_same_seed_same_run_and_resuming_changes_nothing(
+    trained: Path, tiny_coco_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path, tiny_coco_root)
+    from vision_mtl.training import engine
+
+    judge, calls = engine.judge, []
+
+    def stop_after_one_epoch(*arguments: object) -> bool:
+        calls.append(judge(*arguments))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return calls[-1]
+
+    monkeypatch.setattr(engine, "judge", stop_after_one_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        train_from_config(str(config), [], tmp_path / "run")
+    monkeypatch.undo()
+    assert load_checkpoint(tmp_path / "run/checkpoints/last.pt")["progress"]["epoch"] == 1
+    train_from_config(str(config), ["data.workers=1"], tmp_path / "run", resume=True)
+    whole, parts = (load_checkpoint(run / "checkpoints/last.pt") for run in (trained, tmp_path / "run"))
+    assert states_equal(whole["model"], parts["model"])
+    assert states_equal(whole["average"], parts["average"])
+    for old, new in zip(
+        whole["optimizer"]["state"].values(), parts["optimizer"]["state"].values(), strict=True
+    ):
+        assert states_equal(old, new)
+    first, second = (json.loads((run / "metrics.json").read_text()) for run in (trained, tmp_path / "run"))
+    assert first["heads"] == second["heads"]
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines if '"train"' in line] == list(range(1, 9))
+
+
+def test_resuming_with_another_config_shows_the_difference(trained: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"training\.lr: 0\.001 -> 0\.5"):
+        train_from_config(str(trained / "config.yaml"), ["training.lr=0.5"], trained, resume=True)
+
+
+def test_a_folder_that_holds_a_run_is_refused(trained: Path) -> None:
+    before = (trained / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match="already holds a run; add --resume"):
+        train_from_config(str(trained / "config.yaml"), ["training.lr=0.5"], trained)
+    assert (trained / "config.yaml").read_bytes() == before
+
+
+def test_nothing_to_resume_is_said(tiny_coco_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no run to resume"):
+        train_from_config(str(write_config(tmp_path, tiny_coco_root)), [], tmp_path / "none", resume=True)
+
+
+def test_evaluate_repeats_the_metrics_and_pycocotools_agrees(
+    trained: Path, tiny_coco_root: Path, tmp_path: Path
+) -> None:
+    metrics = evaluate_checkpoint(str(trained / "checkpoints/best.pt"), [], "val", tmp_path)
+    assert metrics["heads"] == json.loads((trained / "metrics.json").read_text())["heads"]
+    truth = COCO(str(tiny_coco_root / "annotations.json"))
+    scored = COCOeval(truth, truth.loadRes(str(tmp_path / "detections.json")), "bbox")
+    scored.evaluate()
+    scored.accumulate()
+    scored.summarize()
+    for name, value in zip(STAT_NAMES[:9], scored.stats, strict=False):
+        ours = metrics["heads"]["objects"][name]
+        assert (-1 if ours is None else ours) == value, name
+
+
+def test_workers_and_batch_order_do_not_change_a_number(trained: Path, tmp_path: Path) -> None:
+    checkpoint = str(trained / "checkpoints/best.pt")
+    alone = evaluate_checkpoint(checkpoint, ["data.workers=0"], "val", tmp_path / "a")
+    two = evaluate_checkpoint(checkpoint, ["data.workers=2"], "val", tmp_path / "b")
+    assert alone["heads"] == two["heads"]
+
+
+def test_a_network_that_does_not_fit_is_refused(trained: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not fit"):
+        open_checkpoint(trained / "checkpoints/best.pt", ["trunk.channels=64"])
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(
+    tiny_coco_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = RegressionHead.loss
+
+    def poisoned(*arguments: object) -> dict[str, torch.Tensor]:
+        return {name: term * float("nan") for name, term in loss(*arguments).items()}
+
+    monkeypatch.setattr(RegressionHead, "loss", poisoned)
+    with pytest.raises(NumericsError, match=r"loss of count is not finite at step 0, on images \[\d+, \d+\]"):
+        train_from_config(str(write_config(tmp_path, tiny_coco_root)), [], tmp_path / "run")
+    assert not (tmp_path / "run/checkpoints/best.pt").exists()
+
+
+def test_early_stopping(tiny_coco_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vision_mtl.training import engine
+
+    scores = iter([0.5, 0.4, 0.3, 0.9])
+    monkeypatch.setattr(engine, "headline", lambda *_: next(scores))
+    config = str(write_config(tmp_path, tiny_coco_root))
+    train_from_config(config, ["training.epochs=9", "training.patience=2"], tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run/checkpoints/last.pt")["progress"]["epoch"] == 3
+    assert load_checkpoint(tmp_path / "run/checkpoints/best.pt")["progress"]["epoch"] == 1
+
+
+def test_accumulation_equals_one_large_batch() -> None:
+    # Per-image losses and no batch statistics: two batches of two are one batch of four.
+    labels = {"size": LabelInfo()}
+    heads = {"size": RegressionConfig(source="csv", file="sizes.csv", column="size")}
+    config = ModelConfig(trunk=TrunkConfig(name="resnet18", norm="group", channels=32), heads=heads)
+    images = torch.randint(
+        0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    targets = torch.tensor([1.0, -2.0, 3.0, 0.5])
+
+    def batch(rows: list[int]) -> Batch:
+        count = len(rows)
+        return Batch(
+            images=images[rows],
+            sizes=torch.tensor([[64, 64]] * count),
+            boxes=torch.zeros(count, 0, 4),
+            classes=torch.zeros(count, 0, dtype=torch.int64),
+            ignore=torch.zeros(count, 0, dtype=torch.bool),
+            has_boxes=torch.ones(count, dtype=torch.bool),
+            labels={"size": targets[rows]},
+            metas=[ImageMeta(row, "", (64, 64), (1.0, 1.0)) for row in rows],
+        )
+
+    def weights_after(batches: list[Batch]) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        model = build_model(config, labels)
+        training = TrainingConfig(optimizer="sgd", lr=0.01)
+        balancer = Balancer(BalancingConfig(), {"size": 1.0})
+        run = SimpleNamespace(
+            model=model,
+            balancer=balancer,
+            training=training,
+            optimizer=build_optimizer(parameter_groups(model, balancer, training, {"size": 1.0}), training),
+            average=AveragedModel(model, 0.9),
+            progress=Progress(),
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        )
+        optimizer_step(run, batches)
+        return model.state_dict()
+
+    parts, whole = weights_after([batch([0, 1]), batch([2, 3])]), weights_after([batch([0, 1, 2, 3])])
+    start = build_model(config, labels).state_dict()
+    assert any(not torch.equal(whole[key], start[key]) for key in whole)
+    for key in whole:
+        torch.testing.assert_close(parts[key], whole[key], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("tool", ["train.py", "evaluate.py"])
+def test_a_wrong_path_ends_with_code_2_and_one_line(tool: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "tools" / tool), str(tmp_path / "none.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "none.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()

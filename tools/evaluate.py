@@ -1,0 +1,43 @@
+"""Evaluate a checkpoint: one table with a row per head, mAP beside accuracy.
+
+Writes metrics.json, and detections.json in COCO's results format.
+
+examples:
+  python tools/evaluate.py runs/shapes-1/checkpoints/best.pt
+  python tools/evaluate.py runs/bccd-1/checkpoints/best.pt --split test data.root=/data/bccd
+  python tools/evaluate.py runs/coco-1/checkpoints/best.pt evaluation.backend=hotcoco --output /tmp/coco
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from vision_mtl.errors import run_command
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", help="best.pt or last.pt of a run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the run's config")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where to write (default: <run>/evaluation-<split>)"
+    )
+    return parser.parse_intermixed_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    from vision_mtl.commands.evaluate import evaluate_checkpoint
+
+    evaluate_checkpoint(arguments.checkpoint, arguments.overrides, arguments.split, arguments.output)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,90 @@
+"""`tools/evaluate.py`: a checkpoint to numbers."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vision_mtl.commands.shared import choose_device, evaluation_loader, open_checkpoint
+from vision_mtl.data.sources import open_evaluation
+from vision_mtl.errors import DataError
+from vision_mtl.heads.evaluation import DetectionMetric, MultilabelMetric, SingleLabelMetric
+from vision_mtl.models.precision import resolve_precision
+from vision_mtl.models.vocabulary import label_sources, trained_categories
+from vision_mtl.reporting.tables import heads_table, per_class_table, text
+from vision_mtl.training.engine import describe_evaluation, write_json
+from vision_mtl.training.evaluation import Evaluation, evaluate
+from vision_mtl.training.log import start_logging
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_checkpoint(
+    path: str, overrides: Sequence[str], split: str, output: Path | None, per_class: bool = True
+) -> dict[str, Any]:
+    """Evaluate as `tools/evaluate.py` does: print the table, write metrics.json and detections.json.
+
+    Raises:
+        VisionMTLError: a wrong checkpoint, override, split or data set.
+    """
+    trained = open_checkpoint(path, overrides)
+    config = trained.config
+    start_logging()
+    source = open_evaluation(
+        config.data,
+        split,
+        label_sources(config.heads),
+        {name: info.names for name, info in trained.labels.items()},
+        trained_categories(config.heads, trained.labels),
+    )
+    device = choose_device(config.training.device)
+    dtype = resolve_precision(config.training.precision, device)
+    result = evaluate(
+        trained.model.to(device),
+        evaluation_loader(config, source),
+        source,
+        device,
+        dtype,
+        config.evaluation.backend,
+    )
+    metrics = {"checkpoint": str(path), "split": split, **describe_evaluation(result, trained.progress)}
+    folder = output or Path(path).resolve().parent.parent / f"evaluation-{split}"
+    write_evaluation(result, metrics, folder)
+    logger.info("%s", text(heads_table(result.heads, title=f"{path} on {split}, {result.images} images")))
+    if per_class:
+        print_per_class(result)
+    logger.info("metrics.json and predictions are in %s", folder)
+    return metrics
+
+
+def write_evaluation(result: Evaluation, metrics: dict[str, Any], folder: Path) -> None:
+    """Write metrics.json, and detections.json in COCO's results format where there is a detection head."""
+    per_class = {name: [row._asdict() for row in rows] for name, rows in class_rows(result).items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "metrics.json", {**metrics, "per_class": per_class})
+        for metric in result.metrics.values():
+            if isinstance(metric, DetectionMetric):
+                (folder / "detections.json").write_text(json.dumps(metric.results_json()), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"--output '{folder}': cannot write: {error}") from error
+
+
+def class_rows(result: Evaluation) -> dict[str, list[Any]]:
+    """Return head -> rows of per-class numbers, for the heads that have classes."""
+    rows: dict[str, list[Any]] = {}
+    for name, metric in result.metrics.items():
+        if isinstance(metric, DetectionMetric):
+            rows[name] = metric.per_class
+        elif isinstance(metric, (SingleLabelMetric, MultilabelMetric)):
+            rows[name] = metric.class_rows()
+    return rows
+
+
+def print_per_class(result: Evaluation) -> None:
+    """Print a table per head that has classes."""
+    for name, rows in class_rows(result).items():
+        logger.info("%s", text(per_class_table(rows, "ap" if hasattr(rows[0], "ap") else "f1", name)))

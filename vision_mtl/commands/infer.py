@@ -1,0 +1,83 @@
+"""`tools/infer.py`: images to answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vision_mtl.commands.shared import choose_device, open_checkpoint
+from vision_mtl.inference.files import find_images
+from vision_mtl.inference.predictor import Predictor
+from vision_mtl.inference.writers import (
+    image_entry,
+    summary_lines,
+    write_csv,
+    write_drawing,
+    write_predictions,
+)
+from vision_mtl.models.precision import resolve_precision
+from vision_mtl.progress import duration, progress_bar
+
+
+def infer_with_checkpoint(
+    inputs: Sequence[str],
+    checkpoint: str,
+    output: Path,
+    threshold: float,
+    draw: bool,
+    recursive: bool,
+    overrides: Sequence[str] = (),
+) -> int:
+    """Predict files as `tools/infer.py` does; return how many could not be read.
+
+    Raises:
+        VisionMTLError: wrong inputs or checkpoint, before anything is written; or an output folder that
+            cannot be written.
+    """
+    found = find_images(inputs, recursive)
+    trained = open_checkpoint(checkpoint, overrides)
+    config = trained.config
+    device = choose_device(config.training.device)
+    predictor = Predictor(
+        model=trained.model.to(device),
+        resize=config.data.resize,
+        device=device,
+        dtype=resolve_precision(config.training.precision, device),
+        batch_size=config.data.eval_batch_size,
+        workers=config.data.workers,
+        max_pixels=config.data.max_pixels,
+    )
+    entries, skipped = [], []
+    started = time.perf_counter()
+    with progress_bar() as progress:
+        bar = progress.add_task("predicting", total=len(found.paths), note="")
+        for result, name in zip(predictor.predict_files(found.paths), found.names, strict=True):
+            progress.advance(bar)
+            if result.size is None:
+                skipped.append({"file": result.path, "reason": result.reason})
+                continue
+            answers = trained.model.describe(result.predictions)
+            entries.append(image_entry(result.path, result.size, answers, threshold))
+            if draw:
+                write_drawing(output / "drawings" / name, entries[-1], config.data.max_pixels)
+    seconds = time.perf_counter() - started
+    content = {
+        "checkpoint": checkpoint,
+        "threshold": threshold,
+        "images": entries,
+        "skipped": skipped,
+        "ignored": found.ignored,
+    }
+    write_predictions(output / "predictions.json", content)
+    detectors = [name for name, head in config.heads.items() if head.label_source() is None]
+    write_csv(output / "predictions.csv", entries, "".join(detectors))
+    rate = len(found.paths) / seconds
+    print(f"{len(entries)} images answered in {duration(seconds)} ({rate:.1f} images/s), written to {output}")
+    for line in summary_lines(entries):
+        print(f"  {line}")
+    if found.ignored:
+        print(f"  {found.ignored} files ignored, which are no images")
+    for entry in skipped:
+        print(f"  skipped {entry['file']}: {entry['reason']}")
+    return len(skipped)
