@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import pytest
+
+# Small tensors on shared cores: more threads make the tests several times slower. Torch reads it at import.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 LANDSCAPE, PORTRAIT = (64, 96), (96, 64)  # height, width
 COLOURS = {3: (220, 40, 40), 7: (40, 200, 60), 21: (50, 70, 230)}  # category id -> RGB

@@ -94,7 +94,7 @@ def test_categories_that_differ(tiny_coco):
 
 
 def test_unseen_label_lists_both(tiny_coco):
-    with pytest.raises(DataError, match="never saw: dirty.*Trained on: clean, worn"):
+    with pytest.raises(DataError, match=r"never saw: dirty.*Trained on: clean, worn"):
         open_evaluation(config(tiny_coco), "val", KIND, {"kind": ("clean", "worn")}, None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -80,13 +81,30 @@ def default_workers() -> int:
 def start_worker(worker: int) -> None:
     """Keep a loader process to one thread: several would fight with the training threads.
 
-    Ctrl-C and SIGTERM reach every process of the group; the main one decides, and ends its workers.
+    Ctrl-C and the SIGTERM of a scheduler reach every process of the group; the main one decides, and ends
+    its workers. What the decoding libraries print about damaged files is dropped: the file and the reason
+    reach the main process as a `BadImageError`, and other exceptions do so too.
     """
     del worker
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End the process at a SIGTERM of its parent alone.
+
+    Simply ignoring the signal would make the main process wait for ever at its exit, where multiprocessing
+    terminates what still runs and then joins it.
+    """
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class Loader:

@@ -48,6 +48,8 @@ class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
         width: channels of the towers; null for the pyramid's.
         norm: of the towers, `group` (32 groups) or `batch`.
         assigner: `task_aligned`, `atss` or `centre` (the original centre sampling).
+        class_loss: `focal` (the quality focal loss where the target is an overlap) or `bce`, plain binary
+            cross-entropy.
         box_loss: `giou`, `diou` or `ciou`.
         quality: what a third branch predicts and the score is multiplied by (its geometric mean with the
             class score): `centreness`, `iou`, or `none`.
@@ -65,6 +67,7 @@ class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
     width: int | None = None
     norm: Literal["group", "batch"] = "batch"
     assigner: Literal["task_aligned", "atss", "centre"] = "task_aligned"
+    class_loss: Literal["focal", "bce"] = "focal"
     box_loss: Literal["giou", "diou", "ciou"] = "giou"
     quality: Literal["none", "centreness", "iou"] = "none"
     bins: int = 16
@@ -220,8 +223,12 @@ class FcosHead(Head):
                 target_boxes = torch.zeros_like(boxes)
             wanted = F.one_hot(classes, outputs.logits.shape[2]) * score[..., None]
         config = self.config
-        soft = config.assigner == "task_aligned"
-        per_class = (quality_focal_loss if soft else focal_loss)(outputs.logits, wanted)
+        if config.class_loss == "bce":
+            per_class = F.binary_cross_entropy_with_logits(outputs.logits, wanted, reduction="none")
+        elif config.assigner == "task_aligned":
+            per_class = quality_focal_loss(outputs.logits, wanted)
+        else:
+            per_class = focal_loss(outputs.logits, wanted)
         terms = {"class": (per_class * judged[..., None]).sum() / total}
         overlap = box_loss(boxes, target_boxes, config.box_loss)
         terms["box"] = config.box_weight * (overlap * score).sum() / total

@@ -264,7 +264,7 @@ def test_task_aligned_targets_reach_each_objects_largest_iou(certainty: float) -
 
 @pytest.mark.parametrize(
     "box",
-    [[21.0, 21, 23, 23], [6.0, 6, 10, 10], [23.0, 10, 25, 11], [0.0, 0, 1, 1], [255.0, 191, 256, 192]],
+    [[21.0, 21, 23, 23], [22.0, 14, 26, 18], [15.0, 3, 17, 5], [0.0, 0, 1, 1], [255.0, 191, 256, 192]],
     ids=["inside a cell", "corner of cells", "edge of cells", "corner of the image", "far corner"],
 )
 def test_task_aligned_gives_a_box_smaller_than_a_cell_its_points(box: list[float]) -> None:
