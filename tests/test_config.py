@@ -107,7 +107,7 @@ ERRORS = {
     "training.lr=fast": "training.lr: found 'fast', expected a number",
     "training.epochs=1.5": "training.epochs: found 1.5, expected a whole number",
     "training.epochs=": "training.epochs: found null, expected a whole number",
-    "training.lr=1e-4": "training.lr: found '1e-4', expected a number (YAML reads 1e-4 as text: write 0.0001)",
+    "training.lr=1e-4": "found '1e-4', expected a number (YAML reads 1e-4 as text: write 0.0001)",
     "training.warmup_steps=1e3": "expected a whole number (YAML reads 1e3 as text: write 1000)",
     "training.lr=.inf": "training.lr: found inf, expected a finite number",
     "training=3": "training: found 3, expected the keys epochs, max_steps",
@@ -120,7 +120,7 @@ ERRORS = {
     "data.augment=[Rotate]": "data.augment[0]: found 'Rotate', expected keys with values",
     "data={1: 2}": "data: found a key that is not text; quote it",
     "heads.kind.field=3": "heads.kind.field: found 3, expected text or null; quote it",
-    "trunk.name=resnet": "trunk.name: found 'resnet', expected one of resnet18, resnet34, resnet50, resnet101; did",
+    "trunk.name=resnet": "trunk.name: found 'resnet', expected one of resnet18, resnet34, ",
     "trunk.finest=5": "trunk.finest: found 5, expected one of 2, 3",
     # heads
     "heads=[1]": "heads: found [1], expected e.g. {objects: {type: fcos}}",
@@ -145,7 +145,7 @@ ERRORS = {
     "trunk.norm=frozen": "trunk.norm: found 'frozen' with trunk.weights null",
     "training.seed=-1": "training.seed: found -1, expected at least 0",
     "evaluation.every=0": "evaluation.every: found 0, expected at least 1",
-    "evaluation.best=object.mAP": "evaluation.best: found 'object.mAP', expected <head>.<metric> with a head of",
+    "evaluation.best=object.mAP": "evaluation.best: found 'object.mAP', expected <head>.<metric> with a",
     "evaluation.best=mAP": "evaluation.best: found 'mAP', expected <head>.<metric>",
 }
 
@@ -184,7 +184,7 @@ def test_an_empty_list_has_no_index(base):
 FILES = {
     "data: [1\ntrunk: 3": ", line 2, column 6: not valid YAML",
     "data:\n\troot: x": ", line 2, column 1: not valid YAML: found character",
-    "trunk: {name: resnet18}\ntrunk: {}": ", line 2, column 1: not valid YAML: the key 'trunk' is given twice",
+    "trunk: {name: resnet18}\ntrunk: {}": ", line 2, column 1: not valid YAML: the key 'trunk' is",
     "x: !!python/object:os.system 1": ", line 1, column 4: not valid YAML: could not determine a constructor",
     "- 1": "': found [1], expected keys such as data:, trunk:, heads:",
     "text": "': found 'text', expected keys such as",
@@ -218,7 +218,7 @@ def test_anchors_and_merged_keys(tmp_path):
 
 def test_missing_file(tmp_path, base):
     assert f"did you mean '{base}'" in message(tmp_path / "runs.yaml")
-    assert f"there are {base}" in message(tmp_path / "q")
+    assert f"there are {base}" in message(tmp_path / ("0123456789" * 20))
     assert f"there is no folder '{tmp_path / 'x'}'" in message(tmp_path / "x" / "run.yaml")
     assert "cannot read config" in message(tmp_path)
     (tmp_path / "image.yaml").write_bytes(b"\xff\xfe")

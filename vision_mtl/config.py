@@ -205,10 +205,14 @@ def check_config(config: Config) -> None:
         raise ConfigError(f"data.min_visibility: found {config.data.min_visibility}, expected 0 to 1")
     if config.data.workers is not None and config.data.workers < 0:
         raise ConfigError(f"data.workers: found {config.data.workers}, expected 0 or more, or null")
-    if config.data.batch_size == 1 and config.trunk.norm == "batch":
+    parts = {"trunk": config.trunk, **{f"heads.{name}": head for name, head in config.heads.items()}}
+    batch_norms = [
+        f"{name}.norm=batch" for name, part in parts.items() if getattr(part, "norm", "") == "batch"
+    ]
+    if config.data.batch_size == 1 and batch_norms:
         raise ConfigError(
-            "data.batch_size: found 1 with trunk.norm=batch, whose statistics need several images; use "
-            "trunk.norm=group, or trunk.norm=frozen with pretrained weights"
+            f"data.batch_size: found 1 with {' and '.join(batch_norms)}, whose statistics need several images; "
+            "use norm=group, or for a pretrained trunk norm=frozen"
         )
     if config.evaluation.every < 1:
         raise ConfigError(f"evaluation.every: found {config.evaluation.every}, expected at least 1")

@@ -206,9 +206,8 @@ def build_transforms(entries: Sequence[dict[str, Any]], resize: ResizeConfig, ke
         name = parameters.pop("name", None)
         known = sorted(TRANSFORMS)
         if name not in known:
-            raise ConfigError(
-                f"{place}.name: found {name!r}{nearest(str(name), known) or '.'} Known: {', '.join(known)}"
-            )
+            hint = nearest(str(name), known) or "."
+            raise ConfigError(f"{place}.name: found {name!r}{hint} Known: {', '.join(known)}")
         build = TRANSFORMS[name]
         allowed = set(inspect.signature(build.__init__).parameters) - {"self", "resize"}
         for key in parameters:
@@ -217,12 +216,10 @@ def build_transforms(entries: Sequence[dict[str, Any]], resize: ResizeConfig, ke
                     f"{place}.{key}: {name} has no such parameter; it has {', '.join(sorted(allowed))}"
                     f"{nearest(key, allowed)}"
                 )
+        if name == "ScaleJitter":
+            parameters = {"resize": resize, "keep_boxes": keep_boxes, **parameters}
         try:
-            if name == "ScaleJitter":
-                parameters.setdefault("keep_boxes", keep_boxes)
-                transforms.append(ScaleJitter(resize, **parameters))
-            else:
-                transforms.append(build(**parameters))
+            transforms.append(build(**parameters))
         except (ValueError, TypeError) as error:
             raise ConfigError(f"{place}: {name} refuses {_reason(error)}") from error
     return transforms

@@ -25,6 +25,8 @@ class ImageHeadConfig(HeadConfig, kw_only=True):
     Attributes:
         features: what the head reads: a stage of the trunk, or all levels of the pyramid.
         pool: `avg`, `gem` (generalised mean) or `attention` (class-specific residual attention).
+        attention_share: how much the strongest cell of a class adds to the mean, for `pool: attention`; the
+            smaller the objects that a label is about, the more.
         hidden: width of a hidden layer, 0 for none.
         dropout: probability, before the last layer.
         field: `images[].attributes.<field>`, for source `attribute`.
@@ -35,6 +37,7 @@ class ImageHeadConfig(HeadConfig, kw_only=True):
 
     features: FeatureName = "c5"
     pool: Literal["avg", "gem", "attention"] = "avg"
+    attention_share: float = 0.3
     hidden: int = 0
     dropout: float = 0.0
     field: str | None = None
@@ -51,7 +54,7 @@ class ImageHeadConfig(HeadConfig, kw_only=True):
     def pooled(self, trunk: TrunkInfo, out: int) -> PooledLogits:
         """Return the module from features to `out` logits."""
         channels = feature_channels(self.features, trunk.stage_channels, trunk.channels)
-        return PooledLogits(channels, out, self.pool, self.hidden, self.dropout)
+        return PooledLogits(channels, out, self.pool, self.hidden, self.dropout, self.attention_share)
 
 
 class ClassificationConfig(ImageHeadConfig, tag="classification", kw_only=True):

@@ -35,6 +35,7 @@ from vision_mtl.heads.dense.losses import (
     quality_focal_loss,
 )
 from vision_mtl.heads.dense.points import boxes_to_distances, distances_to_boxes, pyramid_points
+from vision_mtl.heads.dense.towers import convolution, per_point, tower
 from vision_mtl.heads.evaluation import DetectionMetric, describe_detections
 from vision_mtl.metrics.detection import Backend
 from vision_mtl.structures import Batch, Detections, Features, ImageMeta, Prediction
@@ -46,7 +47,8 @@ class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
     Attributes:
         depth: 3x3 convolutions in each of the two towers.
         width: channels of the towers; null for the pyramid's.
-        norm: of the towers, `group` (32 groups) or `batch`.
+        norm: of the towers: `batch`, with statistics of each pyramid level's own, or `group` (32 groups),
+            for small batches and torchvision's weights.
         assigner: `task_aligned`, `atss` or `centre` (the original centre sampling).
         class_loss: `focal` (the quality focal loss where the target is an overlap) or `bce`, plain binary
             cross-entropy.
@@ -67,7 +69,7 @@ class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
     width: int | None = None
     norm: Literal["group", "batch"] = "batch"
     assigner: Literal["task_aligned", "atss", "centre"] = "task_aligned"
-    class_loss: Literal["focal", "bce"] = "focal"
+    class_loss: Literal["focal", "bce"] = "bce"
     box_loss: Literal["giou", "diou", "ciou"] = "giou"
     quality: Literal["none", "centreness", "iou"] = "none"
     bins: int = 16
@@ -115,32 +117,6 @@ class FcosOutputs(NamedTuple):
     shapes: list[tuple[int, int]]
 
 
-def _tower(channels: int, width: int, depth: int, norm: str) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for i in range(depth):
-        convolution = nn.Conv2d(width if i else channels, width, 3, padding=1)
-        nn.init.normal_(convolution.weight, std=0.01)
-        nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-        layers += [
-            convolution,
-            nn.GroupNorm(32, width) if norm == "group" else nn.BatchNorm2d(width),
-            nn.ReLU(),
-        ]
-    return nn.Sequential(*layers)
-
-
-def _output(width: int, out: int, bias: float = 0.0) -> nn.Conv2d:
-    convolution = nn.Conv2d(width, out, 3, padding=1)
-    nn.init.normal_(convolution.weight, std=0.01)
-    nn.init.constant_(convolution.bias, bias)  # type: ignore[arg-type]
-    return convolution
-
-
-def _per_point(levels: Sequence[Tensor]) -> Tensor:
-    """Join maps (B, C, H, W) of all levels to (B, P, C) float32."""
-    return torch.cat([level.flatten(2) for level in levels], 2).transpose(1, 2).float()
-
-
 class FcosHead(Head):
     """Dense detection head; module names as in torchvision's FCOS, so that its weights load."""
 
@@ -154,35 +130,35 @@ class FcosHead(Head):
         prior = -math.log((1 - 0.01) / 0.01)
         self.classification_head = nn.ModuleDict(
             {
-                "conv": _tower(trunk.channels, width, config.depth, config.norm),
-                "cls_logits": _output(width, len(labels.names), prior),
+                "conv": tower(trunk.channels, width, config.depth, config.norm, len(trunk.strides)),
+                "cls_logits": convolution(width, len(labels.names), prior),
             }
         )
-        box_branch = _output(width, 4 * max(1, config.bins))
+        box_branch = convolution(width, 4 * max(1, config.bins))
         with torch.no_grad():
             # Boxes start two strides to each side, near what a level is for: the classification target is
             # the overlap, so an object that the first boxes hardly overlap would hardly be learned.
             values = torch.arange(config.bins) * -math.log(1.5)  # a geometric distribution with mean 2
             box_branch.bias.copy_(values.repeat(4) if config.bins else torch.tensor(2.0))  # type: ignore[union-attr]
-        branches = {"conv": _tower(trunk.channels, width, config.depth, config.norm), "bbox_reg": box_branch}
+        branches = {
+            "conv": tower(trunk.channels, width, config.depth, config.norm, len(trunk.strides)),
+            "bbox_reg": box_branch,
+        }
         if config.quality != "none":
-            branches["bbox_ctrness"] = _output(width, 1)
+            branches["bbox_ctrness"] = convolution(width, 1)
         self.regression_head = nn.ModuleDict(branches)
 
     def forward(self, features: Features) -> FcosOutputs:
         classes, boxes = self.classification_head, self.regression_head
-        logits, distances, quality = [], [], []
-        for level in features.pyramid:
-            logits.append(classes["cls_logits"](classes["conv"](level)))
-            tower = boxes["conv"](level)
-            distances.append(boxes["bbox_reg"](tower))
-            if self.config.quality != "none":
-                quality.append(boxes["bbox_ctrness"](tower))
-        raw = _per_point(distances)
+        of_class, of_box = classes["conv"](features.pyramid), boxes["conv"](features.pyramid)
+        raw = per_point([boxes["bbox_reg"](level) for level in of_box])
+        has_quality = self.config.quality != "none"
         return FcosOutputs(
-            logits=_per_point(logits),
+            logits=per_point([classes["cls_logits"](level) for level in of_class]),
             distances=raw.unflatten(2, (4, self.config.bins)) if self.config.bins else F.relu(raw),
-            quality=_per_point(quality)[..., 0] if quality else None,
+            quality=per_point([boxes["bbox_ctrness"](level) for level in of_box])[..., 0]
+            if has_quality
+            else None,
             shapes=[(level.shape[2], level.shape[3]) for level in features.pyramid],
         )
 
@@ -214,7 +190,10 @@ class FcosHead(Head):
             positive = found.positive & annotated
             judged = annotated & (positive | ~inside_crowd(points, batch))
             score = found.score * positive
-            total = score.sum().clamp(min=1.0)
+            # TOOD weighs the box loss by the score too; but then an object that the first boxes hardly
+            # overlap, a small one of a rare class, gets neither a target nor a better box.
+            weight = found.share * positive
+            total, total_weight = score.sum().clamp(min=1.0), weight.sum().clamp(min=1.0)
             if batch.classes.shape[1]:
                 classes = batch.classes.clamp(min=0).gather(1, found.rows)
                 target_boxes = batch.boxes.gather(1, found.rows[..., None].expand(-1, -1, 4))
@@ -231,12 +210,12 @@ class FcosHead(Head):
             per_class = focal_loss(outputs.logits, wanted)
         terms = {"class": (per_class * judged[..., None]).sum() / total}
         overlap = box_loss(boxes, target_boxes, config.box_loss)
-        terms["box"] = config.box_weight * (overlap * score).sum() / total
+        terms["box"] = config.box_weight * (overlap * weight).sum() / total_weight
         with torch.no_grad():
             sides = boxes_to_distances(points, target_boxes) / strides[:, None]
         if config.bins:
             spread = distribution_focal_loss(outputs.distances, sides).mean(-1)
-            terms["bins"] = config.bins_weight * 4 * (spread * score).sum() / total
+            terms["bins"] = config.bins_weight * 4 * (spread * weight).sum() / total_weight
         if outputs.quality is not None:
             with torch.no_grad():
                 quality = self.quality_target(sides, boxes, target_boxes).clamp(0, 1)

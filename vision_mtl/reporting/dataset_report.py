@@ -29,7 +29,7 @@ def dataset_tables(index: AnnotationIndex, check: ImageCheck) -> list[Table]:
 
 def images_table(index: AnnotationIndex) -> Table:
     """Return how many images there are and how large they are."""
-    table = _facts("images")
+    table = _facts("images: least / median / most")
     counts = np.diff(index.offsets)
     table.add_row("images", str(len(index)))
     table.add_row("without annotations", _share((counts == 0).sum(), len(index)))
@@ -46,7 +46,7 @@ def images_table(index: AnnotationIndex) -> Table:
 
 def boxes_table(index: AnnotationIndex) -> Table:
     """Return how many boxes there are, how many per image, and how large; sizes are those of the file."""
-    table = _facts("boxes")
+    table = _facts("boxes: least / median / most")
     total = len(index.xywh)
     table.add_row("boxes", str(total))
     if not total:
@@ -155,7 +155,7 @@ def _facts(title: str) -> Table:
 def _spread(values: np.ndarray) -> str:
     """Return `least / median / most`, or one number where they are equal."""
     three = [f"{v:g}" for v in (values.min(), np.median(values).round(2), values.max())]
-    return three[0] if len(set(three)) == 1 else f"{three[0]} \N{EN DASH} {three[1]} \N{EN DASH} {three[2]}"
+    return three[0] if len(set(three)) == 1 else " / ".join(three)
 
 
 def _share(count: int, total: int) -> str:

@@ -39,11 +39,14 @@ class Assignment:
         rows: (B, P) int64, the object slot of each positive point; 0 elsewhere.
         positive: (B, P) bool.
         score: (B, P) float32, the classification target of the point's class: 1 for hard assigners.
+        share: (B, P) float32, how good a positive point is for its object, 1 for the best: its weight in
+            the box loss. 1 for hard assigners.
     """
 
     rows: Tensor
     positive: Tensor
     score: Tensor
+    share: Tensor
 
 
 def assignable(batch: Batch) -> Targets:
@@ -96,7 +99,8 @@ def centre_sampling(targets: Targets, points: Tensor, strides: Tensor, radius: f
     area = (targets.boxes[..., 2:] - targets.boxes[..., :2]).prod(-1)[:, :, None]
     smallest, rows = torch.where(matches, area, torch.inf).min(1)
     positive = smallest.isfinite()
-    return Assignment(torch.where(positive, rows, 0), positive, positive.float())
+    weight = positive.float()
+    return Assignment(torch.where(positive, rows, 0), positive, weight, weight)
 
 
 def atss(
@@ -128,7 +132,8 @@ def atss(
     matches = chosen & inside_boxes(points, targets.boxes) & targets.valid[:, :, None]
     best, rows = torch.where(matches, iou, -1.0).max(1)
     positive = best >= 0
-    return Assignment(torch.where(positive, rows, 0), positive, positive.float())
+    weight = positive.float()
+    return Assignment(torch.where(positive, rows, 0), positive, weight, weight)
 
 
 def task_aligned(
@@ -172,5 +177,6 @@ def task_aligned(
     alignment, iou = alignment * chosen, iou * chosen
     # Early alignments are far below any usual epsilon (IoU 0.02 to the sixth is 6e-11) and still rank points.
     largest = alignment.amax(-1, keepdim=True).clamp(min=torch.finfo(alignment.dtype).tiny)
-    scaled = alignment / largest * iou.amax(-1, keepdim=True)
-    return Assignment(torch.where(positive, rows, 0), positive, scaled.amax(1))
+    share = alignment / largest
+    score = share * iou.amax(-1, keepdim=True)
+    return Assignment(torch.where(positive, rows, 0), positive, score.amax(1), share.amax(1))
