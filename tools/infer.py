@@ -19,6 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from vision_mtl.errors import run_command
 
 
+def score(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a number from 0 to 1")
+    return value
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -29,7 +36,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", required=True, metavar="C", help="best.pt or last.pt of a run")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where to write")
     parser.add_argument(
-        "--threshold", type=float, default=0.3, metavar="T", help="lowest score of a detection (default: 0.3)"
+        "--threshold",
+        type=score,
+        default=0.3,
+        metavar="T",
+        help="lowest score of a detection (default: 0.3); 0 gives all that the head's own threshold leaves",
     )
     parser.add_argument("--draw", action="store_true", help="also write drawings, into DIR/drawings")
     parser.add_argument("--recursive", action="store_true", help="also look into folders inside folders")

@@ -87,13 +87,13 @@ def test_objects_keep_their_limits(described: list[Described]) -> None:
     assert max(sides) <= 200
     assert np.mean([28 <= side <= 150 for side in sides]) > 0.8
     hidden = [1 - o.area / outline_area(o.contours) for _, objects, _ in described for o in objects]
-    assert max(hidden) <= 0.5
+    assert max(hidden) <= 0.4
     assert 0.1 < np.mean(np.array(hidden) > 0.1) < 0.5, "some overlap, not too much"
 
 
 def test_counts_sizes_and_classes_are_spread_as_promised(described: list[Described]) -> None:
     counts = Counter(len(objects) for _, objects, _ in described)
-    assert set(counts) == set(range(13))
+    assert set(range(11)) <= set(counts) <= set(range(13))
     assert 0.07 < counts[0] / len(described) < 0.13
     assert sum(counts[n] for n in range(1, 7)) > 0.65 * len(described)
     image_sizes = Counter(size for size, _, _ in described)
@@ -104,7 +104,7 @@ def test_counts_sizes_and_classes_are_spread_as_promised(described: list[Describ
     scene_counts = Counter(scene for _, _, scene in described)
     for counted, names in ((shape_counts, SHAPES), (scene_counts, SCENES)):
         mean = counted.total() / len(names)
-        assert all(0.75 * mean < counted[name] < 1.25 * mean for name in names), counted
+        assert all(0.65 * mean < counted[name] < 1.35 * mean for name in names), counted
 
 
 def test_the_scene_cannot_be_told_from_anything_else(described: list[Described]) -> None:

@@ -65,3 +65,33 @@ def test_colours_differ_and_text_contrasts() -> None:
     assert len(set(colours)) == 80
     assert text_colour((255, 255, 0)) == (0, 0, 0)
     assert text_colour((0, 0, 120)) == (255, 255, 255)
+
+
+def test_every_letter_has_a_glyph_of_its_own() -> None:
+    strips = [
+        draw_image(blank(600, 800), np.zeros((0, 4)), [], [], [word])[600:] for word in ("öß", "клетка")
+    ]
+    others = [
+        draw_image(blank(600, 800), np.zeros((0, 4)), [], [], [word])[600:] for word in ("éñ", "πίνακα")
+    ]
+    for strip, other in zip(strips, others, strict=True):
+        assert not np.array_equal(strip, other)  # a font without them draws one box for all
+
+
+def test_long_names_line_breaks_and_undecodable_names_fit() -> None:
+    box = np.array([[300.0, 300, 500, 400]])
+    for text in ("a" * 500, "two\nlines", "\udcff.png"):
+        drawn = draw_image(blank(600, 800), box, [text], [0], [text])
+        assert drawn.shape[1] == 800
+        assert np.all(drawn[500:600] == 128)
+
+
+def test_a_label_leaves_a_small_box_free() -> None:
+    boxes = np.array([[300.0, 300, 500, 400], [305, 280, 330, 296]])
+    drawn = draw_image(blank(600, 800), boxes, ["a name", ""], [0, 1])
+    assert tuple(drawn[296, 320]) == class_colour(1)
+    assert np.all(drawn[288, 310:326] == 128)
+
+
+def test_boxes_may_be_an_empty_list() -> None:
+    assert np.array_equal(draw_image(blank(600, 800), np.array([]), [], []), blank(600, 800))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from vision_mtl.commands.infer import infer_with_checkpoint
 from vision_mtl.commands.shared import open_checkpoint
 from vision_mtl.config import config_from_tree, to_tree
-from vision_mtl.errors import CheckpointError, DataError
+from vision_mtl.errors import CheckpointError, DataError, NumericsError
 from vision_mtl.heads.base import LabelInfo
 from vision_mtl.inference.files import find_images
 from vision_mtl.inference.predictor import ImageResult, Predictor
@@ -129,6 +130,68 @@ def test_files_are_found_and_named_apart(tmp_path: Path) -> None:
     assert found.names == ["no_extension", "x.png", "x-2.png"]
     assert found.ignored == 1
     assert "deep/y.png" in find_images([str(tmp_path / "b")], recursive=True).names
+
+
+def test_a_file_counts_once_however_it_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = picture(tmp_path / "in/x.png", 8, 8)
+    monkeypatch.chdir(tmp_path)
+    assert find_images(["in/x.png", str(image), "in/../in"], recursive=False).paths == ["in/x.png"]
+
+
+def test_drawings_inside_the_input_are_not_read_as_images(checkpoint: str, tmp_path: Path) -> None:
+    picture(tmp_path / "x.png", 8, 8)
+    for _ in range(2):
+        infer_with_checkpoint([str(tmp_path)], checkpoint, tmp_path / "out", 0.3, True, True)
+        assert len(json.loads((tmp_path / "out/predictions.json").read_text())["images"]) == 1
+
+
+def test_what_is_no_regular_file_is_refused_not_waited_for(checkpoint: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (result,) = predictor(checkpoint).predict_files(
+        find_images([str(tmp_path / "pipe")], recursive=False).paths
+    )
+    assert "pipe" in str(result.reason)
+
+
+def test_names_that_are_no_utf8_are_kept(checkpoint: str, tmp_path: Path) -> None:
+    image = picture(tmp_path / "x.png", 8, 8)
+    (tmp_path / "in").mkdir()
+    shutil.copy(image, tmp_path / "in" / os.fsdecode(b"\xfe.png"))
+    (tmp_path / "in" / os.fsdecode(b"\xff.png")).write_bytes(b"broken")
+    assert infer_with_checkpoint([str(tmp_path / "in")], checkpoint, tmp_path / "out", 0.3, True, False) == 1
+    content = json.loads((tmp_path / "out/predictions.json").read_text(encoding="utf-8"))
+    assert os.fsencode(content["images"][0]["file"]).endswith(b"/\xfe.png")
+    assert (tmp_path / "out/predictions.csv").read_text(encoding="utf-8").count("udcfe") >= 2
+    assert [os.fsencode(path.name) for path in (tmp_path / "out/drawings").iterdir()] == [b"\xfe.png"]
+
+
+def test_numbers_that_are_not_finite_stop_at_once(checkpoint: str, tmp_path: Path) -> None:
+    broken = predictor(checkpoint)
+    with torch.no_grad():
+        broken.model.named_heads()["count"].pooled.logits.bias.fill_(float("nan"))
+    with pytest.raises(NumericsError, match=r"head 'count' answers '.*x\.png'"):
+        list(broken.predict_files([str(picture(tmp_path / "x.png", 8, 8))]))
+
+
+def test_an_output_that_cannot_be_made_is_found_first(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    monkeypatch.setattr(Predictor, "predict_files", lambda *_: pytest.fail("predicted before the check"))
+    with pytest.raises(DataError, match="cannot make the folder"):
+        infer_with_checkpoint(
+            [str(picture(tmp_path / "x.png", 8, 8))], checkpoint, tmp_path / "taken", 0.3, False, False
+        )
+
+
+@pytest.mark.parametrize("threshold", ["nan", "1.5", "-1", "half"])
+def test_a_threshold_that_is_no_score_is_refused(threshold: str) -> None:
+    command = [sys.executable, "tools/infer.py", "x", "--checkpoint", "c", "--output", "o"]
+    done = subprocess.run(
+        [*command, f"--threshold={threshold}"], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert done.returncode == 2
+    assert "--threshold" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["none", "empty"])

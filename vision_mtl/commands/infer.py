@@ -11,6 +11,8 @@ from vision_mtl.inference.files import find_images
 from vision_mtl.inference.predictor import Predictor
 from vision_mtl.inference.writers import (
     image_entry,
+    make_folder,
+    printable,
     summary_lines,
     write_csv,
     write_drawing,
@@ -35,7 +37,8 @@ def infer_with_checkpoint(
         VisionMTLError: wrong inputs or checkpoint, before anything is written; or an output folder that
             cannot be written.
     """
-    found = find_images(inputs, recursive)
+    drawings = output / "drawings"
+    found = find_images(inputs, recursive, leave_out=drawings)
     trained = open_checkpoint(checkpoint, overrides)
     config = trained.config
     device = choose_device(config.training.device)
@@ -48,6 +51,9 @@ def infer_with_checkpoint(
         workers=config.data.workers,
         max_pixels=config.data.max_pixels,
     )
+    detectors = [name for name, head in config.heads.items() if head.label_source() is None]
+    classes = {category: i for name in detectors for i, category in enumerate(trained.labels[name].ids)}
+    make_folder(output)
     entries, skipped = [], []
     started = time.perf_counter()
     with progress_bar() as progress:
@@ -60,7 +66,7 @@ def infer_with_checkpoint(
             answers = trained.model.describe(result.predictions)
             entries.append(image_entry(result.path, result.size, answers, threshold))
             if draw:
-                write_drawing(output / "drawings" / name, entries[-1], config.data.max_pixels)
+                write_drawing(drawings / name, entries[-1], classes, config.data.max_pixels)
     seconds = time.perf_counter() - started
     content = {
         "checkpoint": checkpoint,
@@ -70,7 +76,6 @@ def infer_with_checkpoint(
         "ignored": found.ignored,
     }
     write_predictions(output / "predictions.json", content)
-    detectors = [name for name, head in config.heads.items() if head.label_source() is None]
     write_csv(output / "predictions.csv", entries, "".join(detectors))
     rate = len(found.paths) / seconds
     print(f"{len(entries)} images answered in {duration(seconds)} ({rate:.1f} images/s), written to {output}")
@@ -79,5 +84,5 @@ def infer_with_checkpoint(
     if found.ignored:
         print(f"  {found.ignored} files ignored, which are no images")
     for entry in skipped:
-        print(f"  skipped {entry['file']}: {entry['reason']}")
+        print(printable(f"  skipped {entry['file']}: {entry['reason']}"))
     return len(skipped)

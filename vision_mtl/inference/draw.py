@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import colorsys
+import importlib.util
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,8 +14,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 READABLE = 640  # pixels of the longer side below which a picture is enlarged
 CAPTION_BACKGROUND = (24, 26, 30)
+# Costs of a label's place.
+HIDDEN_LABEL = 4.0  # for each pixel of another label that it hides
+HIDDEN_BOX = 0.2  # for each pixel of a small box
+LESS_LIKED = 0.03  # for each pixel of its own, times its rank among the places
 Colour = tuple[int, int, int]
 Area = tuple[int, int, int, int]  # left, top, right, bottom
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 PALETTE: tuple[Colour, ...] = (
     (230, 57, 70),
@@ -71,7 +79,8 @@ def draw_image(
     height, width = image.shape[:2]
     font_size = int(np.clip(max(height, width) / 52, 12, 80))
     canvas = Image.fromarray(image)
-    _draw_boxes(canvas, np.asarray(boxes, np.float64) * factor, texts, classes, font_size)
+    corners = np.asarray(boxes, np.float64).reshape(-1, 4) * factor
+    _draw_boxes(canvas, corners, texts, classes, font_size)
     if not caption:
         return np.asarray(canvas)
     strip = _caption_strip(width, caption, round(font_size * 1.1))
@@ -85,7 +94,7 @@ def _draw_boxes(
     canvas: Image.Image, boxes: np.ndarray, texts: Sequence[str], classes: Sequence[int], font_size: int
 ) -> None:
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(font_size)
+    font = _font(font_size)
     line = max(2, round(max(canvas.size) / 420))
     areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
     order = np.argsort(-areas, kind="stable")  # large ones first, so that small ones stay visible
@@ -93,23 +102,31 @@ def _draw_boxes(
         left, top, right, bottom = boxes[i].round().tolist()
         corners = (left, top, max(left, right), max(top, bottom))
         draw.rectangle(corners, outline=class_colour(classes[i]), width=line)
+    pad = max(2, font_size // 5)
+    # As high for every text, whatever its letters.
+    _, above, _, below = draw.textbbox((0, 0), "Ág", font=font)
     chips: list[Area] = []
     for i in order:
-        if not texts[i]:
+        text = _fitted(texts[i], font, canvas.width - 2 * pad)
+        if not text:
             continue
-        start, above, end, below = draw.textbbox((0, 0), texts[i], font=font)
-        pad = max(2, font_size // 5)
+        start, _, end, _ = draw.textbbox((0, 0), text, font=font)
         size = (round(end - start) + 2 * pad, round(below - above) + 2 * pad)
-        chip = _place_chip(boxes[i], size, canvas.size, chips)
+        chip = _place_chip(boxes[i], size, canvas.size, chips, boxes)
         chips.append(chip)
         colour = class_colour(classes[i])
         draw.rounded_rectangle(chip, radius=max(2, font_size // 5), fill=colour)
         corner = (chip[0] + pad - start, chip[1] + pad - above)
-        draw.text(corner, texts[i], font=font, fill=text_colour(colour))
+        draw.text(corner, text, font=font, fill=text_colour(colour))
 
 
-def _place_chip(box: np.ndarray, size: tuple[int, int], canvas: tuple[int, int], others: list[Area]) -> Area:
-    """Return where a label hides other labels least: above its box, below, or inside at a corner."""
+def _place_chip(
+    box: np.ndarray, size: tuple[int, int], canvas: tuple[int, int], others: list[Area], boxes: np.ndarray
+) -> Area:
+    """Return where a label hides least: above its box, below, beside, or inside at a corner.
+
+    Of `boxes` (M, 4), xyxy, a large one hardly minds: what is hidden is weighed by the box's size.
+    """
     width, height = size
     left, top, right, bottom = box.round().astype(int).tolist()
     corners = [
@@ -119,13 +136,22 @@ def _place_chip(box: np.ndarray, size: tuple[int, int], canvas: tuple[int, int],
         (right - width, bottom),
         (left, top),
         (left, bottom - height),
+        (right - width, top),
+        (right - width, bottom - height),
+        (right, top),
+        (left - width, top),
     ]
+    share = width * height / np.maximum((boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1), width * height)
     best: tuple[float, Area] | None = None
     for preference, (x, y) in enumerate(corners):
         x = min(max(x, 0), max(0, canvas[0] - width))
         inside = min(max(y, 0), max(0, canvas[1] - height))
         chip = (x, inside, x + width, inside + height)
-        hidden = sum(_overlap(chip, other) for other in others) + abs(inside - y) * width + preference
+        covered = (np.minimum(chip[2:], boxes[:, 2:]) - np.maximum(chip[:2], boxes[:, :2])).clip(0).prod(1)
+        hidden = HIDDEN_LABEL * sum(_overlap(chip, other) for other in others)
+        hidden += abs(inside - y) * width
+        hidden += LESS_LIKED * preference * width * height
+        hidden += HIDDEN_BOX * float(covered @ share)
         if best is None or hidden < best[0]:
             best = (hidden, chip)
     assert best is not None
@@ -137,7 +163,7 @@ def _overlap(a: Area, b: Area) -> int:
 
 
 def _caption_strip(width: int, caption: Sequence[str], font_size: int) -> Image.Image:
-    font = ImageFont.load_default(font_size)
+    font = _font(font_size)
     margin = font_size // 2
     lines = [part for line in caption for part in _wrapped(line, font, width - 2 * margin)]
     step = round(font_size * 1.35)
@@ -148,13 +174,34 @@ def _caption_strip(width: int, caption: Sequence[str], font_size: int) -> Image.
     return strip
 
 
-def _wrapped(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+def _wrapped(line: str, font: Font, width: int) -> list[str]:
     """Break a line between words where it would be wider than `width` pixels."""
     lines = [""]
-    for word in line.split(" "):
+    for word in (_fitted(part, font, width) for part in line.split()):
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and font.getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer
     return lines
+
+
+def _fitted(text: str, font: Font, width: int) -> str:
+    """Return the text on one line, cut with an ellipsis where it would be wider than `width` pixels."""
+    # A lone surrogate, from a file name that is no UTF-8, cannot be drawn.
+    text = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"
+
+
+@lru_cache
+def _font(size: int) -> Font:
+    """Return DejaVu Sans, which comes with matplotlib and has most alphabets; Pillow's font is ASCII only."""
+    spec = importlib.util.find_spec("matplotlib")  # only looked for: importing it takes long
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    files = [Path(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf") for folder in folders]
+    found = next((file for file in files if file.is_file()), None)
+    return ImageFont.truetype(str(found), size) if found else ImageFont.load_default(size)

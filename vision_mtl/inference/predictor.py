@@ -17,9 +17,10 @@ from vision_mtl.data.config import ResizeConfig
 from vision_mtl.data.dataset import Sample, collate, padded
 from vision_mtl.data.images import DEFAULT_MAX_PIXELS, BadImageError, read_image
 from vision_mtl.data.loader import default_workers, start_worker
+from vision_mtl.errors import NumericsError
 from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.models.precision import mixed_precision
-from vision_mtl.structures import ImageMeta, Prediction
+from vision_mtl.structures import ImageMeta, Prediction, Scalar
 
 LOOK_AHEAD = 4  # batches among which images of equal size are sought
 
@@ -91,7 +92,11 @@ class Predictor:
     max_pixels: int = DEFAULT_MAX_PIXELS
 
     def predict_files(self, paths: Sequence[str]) -> Iterator[ImageResult]:
-        """Yield one result per path, in order."""
+        """Yield one result per path, in order.
+
+        Raises (while iterating):
+            NumericsError: a head answers with a number that is not finite.
+        """
         workers = min(default_workers() if self.workers is None else self.workers, len(paths))
         cv2.setNumThreads(1)  # before any fork, as for the training loader
         samples = iter(
@@ -135,4 +140,12 @@ class Predictor:
         with mixed_precision(self.device, self.dtype):
             features, outputs = self.model(moved.images, moved.sizes)
         predictions = self.model.predict(self.model.decode(features, outputs), batch.metas)
+        for name, answers in predictions.items():
+            for answer, meta in zip(answers, batch.metas, strict=True):
+                numbers = torch.tensor(answer.value) if isinstance(answer, Scalar) else answer.scores
+                if not numbers.isfinite().all():
+                    raise NumericsError(
+                        f"head '{name}' answers '{meta.path}' with a number that is not finite; use another "
+                        "checkpoint, or try training.precision=fp32"
+                    )
         return [{name: answers[i] for name, answers in predictions.items()} for i in range(len(samples))]

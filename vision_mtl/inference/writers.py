@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,30 @@ from vision_mtl.inference.draw import draw_image
 COLUMNS = ("file", "width", "height", "head", "label", "score", "value", "x", "y", "w", "h")
 
 
+def make_folder(path: Path) -> None:
+    """Make the output folder; raise DataError where that cannot be, before any work is done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--output '{path}': cannot make the folder: {error.strerror or error}") from error
+    if not os.access(path, os.W_OK):
+        raise DataError(f"--output '{path}': the folder cannot be written to; choose another")
+
+
+def printable(text: str) -> str:
+    """Return text that any UTF-8 terminal takes: bytes of a file name that are no UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; raise DataError where that cannot be."""
+    """Write a text file, whole or not at all; raise DataError where that cannot be.
+
+    Bytes of a file name that are no UTF-8 become escapes, which JSON reads back as they were.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
         temporary.replace(path)
     except OSError as error:
         raise DataError(f"--output: cannot write '{path}': {error.strerror or error}") from error
@@ -97,15 +116,22 @@ def caption_lines(labels: dict[str, Any]) -> list[str]:
     return lines
 
 
-def write_drawing(path: Path, entry: dict[str, Any], max_pixels: int) -> None:
-    """Draw one image's detections and answers over its pixels."""
+def write_drawing(path: Path, entry: dict[str, Any], classes: Mapping[int, int], max_pixels: int) -> None:
+    """Draw one image's detections and answers over its pixels.
+
+    Args:
+        path: the drawing; `.jpg` is added where the name is that of another format.
+        entry: of `image_entry`.
+        classes: category id -> class, which decides the colour.
+        max_pixels: larger images are not read.
+    """
     image = read_image(entry["file"], max_pixels)
     corners = [(x, y, x + w, y + h) for x, y, w, h in (found["bbox"] for found in entry["detections"])]
     drawn = draw_image(
         image,
         np.array(corners, np.float32).reshape(-1, 4),
         [f"{found['category']} {found['score']:.0%}" for found in entry["detections"]],
-        [found["category_id"] for found in entry["detections"]],
+        [classes[found["category_id"]] for found in entry["detections"]],
         caption_lines(entry["labels"]),
     )
     kind = path.suffix.lower()

@@ -56,6 +56,7 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     def check(self) -> None:
         """Raise ConfigError for values outside their range."""
         limits = {"epochs": 1, "accumulate": 1, "log_every": 1, "warmup_steps": 0, "seed": 0}
+        limits |= {"clip": 0, "weight_decay": 0, "momentum": 0, "trunk_lr_factor": 0}
         for name, least in limits.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"training.{name}: found {getattr(self, name)}, expected at least {least}")
@@ -63,6 +64,8 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             raise ConfigError(f"training.max_steps: found {self.max_steps}, expected at least 1, or null")
         if not self.lr > 0:
             raise ConfigError(f"training.lr: found {self.lr}, expected more than 0")
+        if not all(0 < share < 1 for share in self.milestones):
+            raise ConfigError(f"training.milestones: found {self.milestones}, expected shares between 0 and 1")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"training.ema: found {self.ema}, expected 0 <= ema < 1")
         if self.patience is not None and self.patience < 1:
