@@ -29,7 +29,7 @@ from vision_mtl.errors import DataError
 
 __all__ = ["SCENES", "SHAPES", "ShapeObject", "draw_layout", "draw_scene", "ensure_shapes"]
 
-VERSION = 3  # raise whenever a picture or a label changes
+VERSION = 1  # raise whenever a picture or a label changes
 SPLITS = ("train", "val", "test")
 
 MAX_OBJECTS = 12
@@ -84,7 +84,7 @@ def draw_layout(rng: np.random.Generator, height: int, width: int) -> list[Shape
     for _ in range(count):
         shape, angle, squash = str(rng.choice(SHAPES)), rng.uniform(-MAX_TURN, MAX_TURN), rng.uniform(0.75, 1)
         for attempt in range(30):
-            size = rng.uniform(28, max(44, largest * 0.95**attempt))
+            size = rng.uniform(32, max(48, largest * 0.95**attempt))
             center = rng.uniform(0.4 * size, np.array([width, height]) - 0.4 * size)
             if objects and rng.uniform() < 0.3:
                 x, y, w, h = objects[int(rng.integers(len(objects)))].box

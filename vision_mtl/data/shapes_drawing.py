@@ -24,12 +24,6 @@ def _polar(radii: list[float], points: int) -> Array:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32)
 
 
-def _heart() -> Array:
-    t = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-    return np.stack([16 * np.sin(t) ** 3, -y], axis=1).astype(np.float32)
-
-
 def _crescent() -> Array:
     """A unit disc without the disc of radius 0.75 around (0.5, 0)."""
     outer, inner = np.arccos(0.6875), np.arctan2(np.sqrt(1 - 0.6875**2), 0.1875)
@@ -47,13 +41,11 @@ def _cross() -> Array:
 
 
 _OUTLINES: dict[str, Outline] = {
-    "circle": [_polar([1], 64)],
     "ring": [_polar([1], 64), _polar([0.52], 64)],
     "triangle": [_polar([1], 3)],
     "square": [_polar([1], 4)],
     "star": [_polar([1, 0.45], 10)],
     "cross": [_cross()],
-    "heart": [_heart()],
     "crescent": [_crescent()],
 }
 SHAPES: tuple[str, ...] = tuple(_OUTLINES)
@@ -135,7 +127,7 @@ def paint(rng: np.random.Generator, image: Array, contours: Outline) -> None:
     hue, saturation, value = rng.uniform(), rng.uniform(0.65, 1), rng.uniform(0.75, 1)
     first = hsv(hue, saturation, value)
     second = hsv(
-        hue + rng.uniform(-0.08, 0.08), saturation * rng.uniform(0.7, 1), value * rng.uniform(0.55, 0.8)
+        hue + rng.uniform(-0.05, 0.05), saturation * rng.uniform(0.85, 1), value * rng.uniform(0.78, 0.92)
     )
     fill = mix(first, second, pattern) * gray(1 - 0.13 * (x + y))
     edge = hsv(hue, 0.12, 1) if rng.uniform() < 0.7 else hsv(hue, saturation, 0.25)

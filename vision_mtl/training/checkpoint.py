@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file, with no common base
-        problem = (str(error) or "it is empty").splitlines()[0]
+        # torch colours its messages for terminals, and explains itself at length after the first sentence.
+        problem = re.sub(r"\x1b\[[0-9;]*m", "", str(error) or "it is empty").splitlines()[0]
         raise CheckpointError(
             f"cannot read '{path}': {type(error).__name__}: {problem}. It is damaged or no checkpoint; use "
             "another one of the run"
