@@ -211,8 +211,8 @@ def check_config(config: Config) -> None:
     ]
     if config.data.batch_size == 1 and batch_norms:
         raise ConfigError(
-            f"data.batch_size: found 1 with {' and '.join(batch_norms)}, whose statistics need several images; "
-            "use norm=group, or for a pretrained trunk norm=frozen"
+            f"data.batch_size: found 1 with {' and '.join(batch_norms)}, whose statistics need several "
+            "images; use norm=group, or for a pretrained trunk norm=frozen"
         )
     if config.evaluation.every < 1:
         raise ConfigError(f"evaluation.every: found {config.evaluation.every}, expected at least 1")

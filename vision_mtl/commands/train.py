@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 def choose_folder(config_path: str, output: Path | None, resume: bool) -> Path:
-    """Return the run folder, made if need be; without `output` the next free runs/<config>-<number>.
+    """Return the run folder, not yet made; without `output` the next free runs/<config>-<number>.
 
     Raises:
         ConfigError: the folder holds a run and `resume` is off, or holds none and it is on.
@@ -54,11 +54,15 @@ def choose_folder(config_path: str, output: Path | None, resume: bool) -> Path:
         )
     if resume and not holds_run:
         raise ConfigError(f"--output '{output}' holds no run to resume: it has no config.yaml")
-    try:
-        (output / "checkpoints").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output '{output}': cannot make the folder: {error}") from error
     return output
+
+
+def make_folder(folder: Path) -> None:
+    """Make the run folder; raise ConfigError where that cannot be."""
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output '{folder}': cannot make the folder: {error}") from error
 
 
 def seed_everything(seed: int) -> None:
@@ -90,6 +94,7 @@ def train_from_config(
         VisionMTLError: wrong config, data or run folder; before anything is written where possible.
     """
     config = load_config(config_path, overrides)
+    folder = choose_folder(config_path, output, resume)
     heads = label_sources(config.heads)
     start_logging()
     sources = open_sources(config.data, "train", heads)
@@ -105,14 +110,13 @@ def train_from_config(
     dtype = resolve_precision(config.training.precision, device)
     if device.type == "cpu":
         keep_freed_memory()
-    folder = choose_folder(config_path, output, resume)
-    start_logging(folder / "log.txt")
-    tree = to_tree(config)
-
     seed_everything(config.training.seed)
     model = build_model(config.model(), labels)
     load_trunk_weights(model.trunk, config.trunk)
     model.to(device)
+    make_folder(folder)  # only now: nothing is written before all of the input has proved good
+    start_logging(folder / "log.txt")
+    tree = to_tree(config)
     balancer = Balancer(config.balancing, {name: head.weight for name, head in config.heads.items()}).to(
         device
     )

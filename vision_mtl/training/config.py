@@ -65,7 +65,9 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         if not self.lr > 0:
             raise ConfigError(f"training.lr: found {self.lr}, expected more than 0")
         if not all(0 < share < 1 for share in self.milestones):
-            raise ConfigError(f"training.milestones: found {self.milestones}, expected shares between 0 and 1")
+            raise ConfigError(
+                f"training.milestones: found {self.milestones}, expected shares between 0 and 1"
+            )
         if not 0 <= self.ema < 1:
             raise ConfigError(f"training.ema: found {self.ema}, expected 0 <= ema < 1")
         if self.patience is not None and self.patience < 1:

@@ -182,6 +182,8 @@ def train(run: Run) -> dict[str, Any]:
                 run.batches.epoch = progress.epoch
                 train_epoch(run, log, lambda note: bars.update(bar, completed=progress.step, note=note))
                 progress.epoch += 1
+                if run.train.skipped:
+                    logger.warning("%d images left out, unreadable so far", len(run.train.skipped))
                 finished = progress.step >= run.total_steps
                 stop = False
                 if finished or progress.epoch % run.evaluation.every == 0:

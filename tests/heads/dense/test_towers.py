@@ -6,7 +6,9 @@ from vision_mtl.heads.dense.towers import BatchNormTower, GroupNormTower, per_po
 
 def pyramid() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(2, 32, side, side, generator=generator) * scale for side, scale in ((8, 1.0), (4, 30.0))]
+    return [
+        torch.randn(2, 32, side, side, generator=generator) * scale for side, scale in ((8, 1.0), (4, 30.0))
+    ]
 
 
 def test_levels_share_convolutions_and_not_statistics() -> None:
