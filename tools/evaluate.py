@@ -5,7 +5,7 @@ Writes metrics.json, and detections.json in COCO's results format.
 examples:
   python tools/evaluate.py runs/shapes-1/checkpoints/best.pt
   python tools/evaluate.py runs/bccd-1/checkpoints/best.pt --split test data.root=/data/bccd
-  python tools/evaluate.py runs/coco-1/checkpoints/best.pt evaluation.backend=hotcoco --output /tmp/coco
+  python tools/evaluate.py runs/coco-1/checkpoints/best.pt evaluation.backend=hotcoco --output coco-val
 """
 
 from __future__ import annotations

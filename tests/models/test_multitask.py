@@ -140,7 +140,9 @@ def config(heads: dict[str, Any], **trunk: Any) -> ModelConfig:
 
 
 def test_a_usable_config_passes() -> None:
-    config(HEADS).check()
+    usable = config(HEADS)
+    usable.check()
+    assert build_model(usable, LABELS).named_heads().keys() == HEADS.keys()
 
 
 def test_two_detection_heads_are_refused() -> None:
