@@ -1,12 +1,8 @@
-"""Annotations: known answers, every refusal's message, and the cache."""
+"""Annotations: known answers, every refusal's message, and real files."""
 
 from __future__ import annotations
 
 import json
-import logging
-import multiprocessing
-import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_mtl.data import annotations as annotations_module
 from vision_mtl.data.annotations import AnnotationIndex, read_annotations
-from vision_mtl.data.cache import cache_folder
 from vision_mtl.data.coco_checks import clip_boxes
-from vision_mtl.data.index_cache import DamagedCacheError, read_packed, write_packed
 from vision_mtl.errors import DataError
+
+from .coco_files import CATEGORIES, GOOD, assert_same, box, coco, image, without
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
 REAL_FILES = sorted(REAL.glob("*/annotations/*.json"))
-
-
-def image(id_: int, **more: Any) -> dict[str, Any]:
-    return {"id": id_, "file_name": f"{id_}.jpg", "height": 100, "width": 200, **more}
-
-
-def box(id_: int, image_id: int, bbox: list[float], category: int = 7, **more: Any) -> dict[str, Any]:
-    area = bbox[2] * bbox[3]
-    entry = {
-        "id": id_,
-        "image_id": image_id,
-        "category_id": category,
-        "bbox": bbox,
-        "area": area,
-        "iscrowd": 0,
-    }
-    return {**entry, **more}
-
-
-def without(entry: dict[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key not in keys}
-
-
-CATEGORIES = [{"id": 90, "name": "cat"}, {"id": 0, "name": "ant"}, {"id": 7, "name": "bee"}]
-
-
-def coco(
-    images: list[dict[str, Any]] | None = None,
-    annotations: list[dict[str, Any]] | None = None,
-    categories: list[dict[str, Any]] | None = None,
-) -> dict[str, Any]:
-    images = [image(5), image(0)] if images is None else images
-    return {
-        "images": images,
-        "annotations": annotations or [],
-        "categories": CATEGORIES if categories is None else categories,
-    }
 
 
 @pytest.fixture
@@ -205,7 +163,6 @@ def test_attribute_of_a_wrong_type_is_refused_where_it_is_used(read: Any) -> Non
         index.attribute("a")
 
 
-GOOD = box(1, 5, [0, 0, 5, 5])
 TEN = [box(n, 5, [0, 0, 5, 5], 1234) for n in range(12)]
 REFUSED: dict[str, tuple[Any, str]] = {
     "truncated": (
@@ -357,198 +314,6 @@ def test_clipped_boxes_are_inside(boxes: list[tuple[float, ...]]) -> None:
     clipped = clip_boxes(np.array(boxes, np.float64).reshape(-1, 4), np.array([100, 200]))
     assert (clipped >= 0).all()
     assert (clipped <= [200, 100, 200, 100]).all()
-
-
-# The cache.
-
-
-@pytest.fixture
-def stored(tmp_path: Path) -> tuple[Path, Path]:
-    """A file of annotations and an empty cache folder."""
-    file = tmp_path / "set.json"
-    file.write_text(json.dumps(coco([image(5, attributes={"a": "é"}), image(0)], [GOOD])), encoding="utf-8")
-    return file, tmp_path / "cache"
-
-
-def assert_same(first: AnnotationIndex, second: AnnotationIndex) -> None:
-    for name in (
-        "image_ids",
-        "sizes",
-        "offsets",
-        "xywh",
-        "areas",
-        "classes",
-        "crowd",
-        "usable",
-        "annotation_ids",
-    ):
-        assert np.array_equal(getattr(first, name), getattr(second, name)), name
-        assert getattr(first, name).dtype == getattr(second, name).dtype, name
-    assert first.categories == second.categories
-    assert first.fingerprint == second.fingerprint
-    assert first.report == second.report
-    assert [first.file_name(i) for i in range(len(first))] == [
-        second.file_name(i) for i in range(len(second))
-    ]
-    assert first.attribute_fields == second.attribute_fields
-    assert all(first.attribute(field) == second.attribute(field) for field in first.attribute_fields)
-
-
-def forbid_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        pytest.fail("the JSON was parsed again")
-
-    monkeypatch.setattr(annotations_module, "parse_coco", refuse)
-
-
-def test_cache_hit_gives_the_same_index(stored: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    file, folder = stored
-    plain = read_annotations(file, None)
-    assert not folder.exists()
-    assert_same(plain, read_annotations(file, folder))
-    forbid_parsing(monkeypatch)
-    again = read_annotations(str(file), folder)
-    assert_same(plain, again)
-    assert not again.xywh.flags.writeable
-    assert len(list(folder.iterdir())) == 1
-
-
-def test_touched_file_is_read_again(stored: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    file, folder = stored
-    before = read_annotations(file, folder)
-    os.utime(file, ns=(1, 1))
-    assert_same(before, read_annotations(file, folder))
-    forbid_parsing(monkeypatch)
-    read_annotations(file, folder)
-
-
-def test_changed_file_is_read_again(stored: tuple[Path, Path]) -> None:
-    file, folder = stored
-    before = read_annotations(file, folder)
-    time = file.stat().st_mtime_ns
-    file.write_text(json.dumps(coco([image(8)])))
-    os.utime(file, ns=(time, time))
-    after = read_annotations(file, folder)
-    assert after.image_ids.tolist() == [8]
-    assert after.fingerprint != before.fingerprint
-    assert len(list(folder.iterdir())) == 1
-
-
-def test_replaced_file_of_same_size_and_time_is_read_again(stored: tuple[Path, Path]) -> None:
-    file, folder = stored
-    read_annotations(file, folder)
-    stat = file.stat()
-    other = file.with_name("other.json")
-    other.write_text(file.read_text(encoding="utf-8").replace("5.jpg", "6.jpg"), encoding="utf-8")
-    os.utime(other, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
-    other.replace(file)
-    assert file.stat().st_size == stat.st_size
-    assert read_annotations(file, folder).file_name(0) == "6.jpg"
-
-
-def test_format_version_is_part_of_the_key(
-    stored: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file, folder = stored
-    read_annotations(file, folder)
-    monkeypatch.setattr(annotations_module, "FORMAT", annotations_module.FORMAT + 1)
-    read_annotations(file, folder)
-    assert len(list(folder.iterdir())) == 2
-
-
-@pytest.mark.parametrize("damage", ["empty", "short", "header", "payload"])
-def test_damaged_cache_is_rebuilt(
-    damage: str, stored: tuple[Path, Path], caplog: pytest.LogCaptureFixture
-) -> None:
-    file, folder = stored
-    plain = read_annotations(file, None)
-    read_annotations(file, folder)
-    (kept,) = folder.iterdir()
-    content = bytearray(kept.read_bytes())
-    if damage == "header":
-        content[12] ^= 4
-    if damage == "payload":
-        content[-1] ^= 1
-    # A new file, as the old one is still mapped.
-    kept.unlink()
-    kept.write_bytes(content[: {"empty": 0, "short": len(content) - 9}.get(damage, len(content))])
-    with pytest.raises(DamagedCacheError):
-        read_packed(kept)
-    assert_same(plain, read_annotations(file, folder))
-    assert "cache cannot be used" in caplog.text
-    read_packed(kept)
-
-
-def test_any_flipped_bit_is_noticed(tmp_path: Path) -> None:
-    file = tmp_path / "a.safetensors"
-    write_packed(file, {"x": np.arange(3), "y": np.zeros((0, 4))}, {"note": "é"})
-    content = file.read_bytes()
-    arrays, metadata = read_packed(file)
-    assert arrays["x"].tolist() == [0, 1, 2]
-    assert arrays["y"].shape == (0, 4)
-    assert metadata == {"note": "é"}
-    for position in range(len(content)):
-        flipped = bytearray(content)
-        flipped[position] ^= 1
-        damaged = tmp_path / "b.safetensors"
-        damaged.write_bytes(flipped)
-        try:
-            again, note = read_packed(damaged)
-        except DamagedCacheError:
-            continue
-        # Padding of the header, or a change that leaves the meaning as it is.
-        assert note == metadata
-        assert all(np.array_equal(again[name], arrays[name]) for name in arrays)
-
-
-def test_unusable_folder_is_a_warning(stored: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
-    file, folder = stored
-    folder.write_text("a file where the folder should be")
-    with caplog.at_level(logging.WARNING):
-        index = read_annotations(file, folder)
-    assert_same(index, read_annotations(file, None))
-    assert "are not cached" in caplog.text
-    assert "VISION_MTL_CACHE" in caplog.text
-
-
-def read_and_count(file: Path, folder: Path) -> int:
-    for _ in range(20):
-        os.utime(file)
-        index = read_annotations(file, folder)
-    return len(index)
-
-
-def test_two_processes_write_at_once(stored: tuple[Path, Path]) -> None:
-    file, folder = stored
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        counts = pool.starmap(read_and_count, [(file, folder)] * 2)
-    assert counts == [2, 2]
-    assert len(list(folder.iterdir())) == 1
-    assert_same(read_annotations(file, folder), read_annotations(file, None))
-
-
-def test_pickle(stored: tuple[Path, Path]) -> None:
-    file, folder = stored
-    for index in (read_annotations(file, None), read_annotations(file, folder)):
-        assert_same(pickle.loads(pickle.dumps(index)), index)
-    small = pickle.dumps(index)
-    assert len(small) < 600
-    file.write_text(json.dumps(coco([image(8)])))
-    with pytest.raises(DataError, match=r"set\.json: the file changed while it was in use"):
-        pickle.loads(small)
-
-
-def test_default_folder(stored: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    file, folder = stored
-    monkeypatch.setenv("VISION_MTL_CACHE", str(folder))
-    read_annotations(file)
-    assert len(list(folder.iterdir())) == 1
-    monkeypatch.delenv("VISION_MTL_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert cache_folder() == Path("/x/vision_mtl")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/h")
-    assert cache_folder() == Path("/h/.cache/vision_mtl")
 
 
 # Real data.
