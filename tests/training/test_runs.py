@@ -135,6 +135,24 @@ def test_a_folder_that_holds_a_run_is_refused(trained: Path) -> None:
     assert (trained / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.parametrize(("best", "hint"), [("kind.acuracy", "accuracy"), ("objects.map", "mAP")])
+def test_a_metric_that_a_head_has_not_is_refused_first(
+    best: str, hint: str, tiny_coco_root: Path, tmp_path: Path
+) -> None:
+    config = str(write_config(tmp_path, tiny_coco_root))
+    with pytest.raises(ConfigError, match=rf"evaluation\.best: head .* has no metric .*Known: .*{hint}"):
+        train_from_config(config, [f"evaluation.best={best}"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_best_is_chosen_by_the_named_metric(tiny_coco_root: Path, tmp_path: Path) -> None:
+    config = str(write_config(tmp_path, tiny_coco_root))
+    best = train_from_config(config, ["evaluation.best=count.MAE"], tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    errors = [line["heads"]["count"]["MAE"] for line in lines if line["kind"] == "val"]
+    assert best["heads"]["count"]["MAE"] == min(errors)
+
+
 def test_nothing_to_resume_is_said(tiny_coco_root: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no run to resume"):
         train_from_config(str(write_config(tmp_path, tiny_coco_root)), [], tmp_path / "none", resume=True)

@@ -31,6 +31,7 @@ from vision_mtl.models.vocabulary import label_infos, label_sources, trained_cat
 from vision_mtl.reporting.tables import heads_table, text
 from vision_mtl.training.balancing import Balancer
 from vision_mtl.training.engine import Run, train
+from vision_mtl.training.evaluation import check_best
 from vision_mtl.training.log import start_logging
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ def train_from_config(
     model = build_model(config.model(), labels)
     load_trunk_weights(model.trunk, config.trunk)
     model.to(device)
+    check_best(model, val, config.evaluation.best, config.evaluation.backend)
     make_folder(folder)  # only now: nothing is written before all of the input has proved good
     start_logging(folder / "log.txt")
     tree = to_tree(config)

@@ -101,6 +101,7 @@ class ScaleJitter(A.DualTransform):
         return ["image", "bboxes"]
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the window: `crop` (left, top, right, bottom) in original pixels, `size` (height, width)."""
         height, width = params["shape"][:2]
         window = target_size(height, width, self.resize)
         if self.py_random.random() >= self.chance:

@@ -182,6 +182,11 @@ class FcosHead(Head):
         return task_aligned(targets, points, strides, outputs.logits.detach().sigmoid(), boxes.detach())
 
     def loss(self, outputs: FcosOutputs, features: Features, batch: Batch) -> dict[str, Tensor]:
+        """Return the terms `class`, `box`, and where configured `bins` and `quality`, each ().
+
+        Each is a sum over the points of all images, divided by the weight of the positive ones. Images
+        without annotated boxes and points in crowds have no part in it.
+        """
         points, strides = pyramid_points(outputs.shapes, features.strides, outputs.logits.device)
         boxes = self.boxes(outputs, points, strides)
         with torch.no_grad():

@@ -11,7 +11,7 @@ import torch
 
 from vision_mtl.data.dataset import Source
 from vision_mtl.data.loader import Loader
-from vision_mtl.errors import NumericsError
+from vision_mtl.errors import ConfigError, nearest
 from vision_mtl.heads.base import Metric
 from vision_mtl.metrics.detection import Backend
 from vision_mtl.models.multitask import MultiTaskModel
@@ -40,6 +40,20 @@ class Evaluation:
     skipped: dict[str, str]
 
 
+def check_best(model: MultiTaskModel, source: Source, best: str | None, backend: Backend) -> None:
+    """Raise ConfigError, before any training, if `evaluation.best` names a metric that its head has not."""
+    if best is None:
+        return
+    name, metric = best.split(".", 1)
+    targets = source.labels[name].targets if name in source.labels else None
+    known = model.named_heads()[name].metric(source.index, targets, backend).compute()
+    if metric not in known:
+        raise ConfigError(
+            f"evaluation.best: head '{name}' has no metric '{metric}'{nearest(metric, known) or '.'} "
+            f"Known: {', '.join(known)}"
+        )
+
+
 def headline(model: MultiTaskModel, heads: Mapping[str, Mapping[str, Any]], best: str | None) -> float | None:
     """Return the one number that says how good a model is; higher is better.
 
@@ -47,16 +61,9 @@ def headline(model: MultiTaskModel, heads: Mapping[str, Mapping[str, Any]], best
         model: whose heads name their headline metrics.
         heads: head -> metric -> number.
         best: `<head>.<metric>`, or None for the mean of the heads' headline metrics.
-
-    Raises:
-        NumericsError: no such metric.
     """
     if best is not None:
         name, metric = best.split(".", 1)
-        if metric not in heads[name]:
-            raise NumericsError(
-                f"evaluation.best: head '{name}' has no metric '{metric}', only {', '.join(heads[name])}"
-            )
         value = heads[name][metric]
         errors = ("MAE", "RMSE")  # the metrics of which less is better
         return None if value is None else float(-value if metric in errors else value)
