@@ -29,6 +29,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         data: data sets, image size, augmentation, loading.
         trunk: the shared part of the network.
         heads: the heads by name.
+        weights: what the whole network starts from: `torchvision:<builder>/<WEIGHTS>`, the path of a
+            torchvision detector's state dict (.pth), or of a checkpoint of this project; null for
+            `trunk.weights` and fresh heads.
         balancing: how the heads' losses become one.
         training: optimiser and schedule.
         evaluation: when and how the model is judged.
@@ -37,13 +40,14 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     data: DataConfig = msgspec.field(default_factory=DataConfig)
     trunk: TrunkConfig = msgspec.field(default_factory=TrunkConfig)
     heads: dict[str, AnyHeadConfig] = msgspec.field(default_factory=dict)
+    weights: str | None = None
     balancing: BalancingConfig = msgspec.field(default_factory=BalancingConfig)
     training: TrainingConfig = msgspec.field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = msgspec.field(default_factory=EvaluationConfig)
 
     def model(self) -> ModelConfig:
         """Return the part that decides the network."""
-        return ModelConfig(trunk=self.trunk, heads=self.heads)
+        return ModelConfig(trunk=self.trunk, heads=self.heads, weights=self.weights)
 
 
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:

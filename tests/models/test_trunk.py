@@ -148,7 +148,7 @@ def test_group_norm_does_not_mix_images() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: TrunkConfig(norm="frozen"), r"trunk\.norm: found 'frozen'.*trunk\.weights=imagenet"),
+        (lambda: TrunkConfig(norm_eps=-1e-5), r"trunk\.norm_eps: found -1e-05, expected 0 or more"),
         (lambda: TrunkConfig(freeze=6), r"trunk\.freeze: found 6, expected 0 to 5"),
         (lambda: TrunkConfig(freeze=-1), r"trunk\.freeze: found -1"),
         (lambda: TrunkConfig(channels=4), r"trunk\.channels: found 4"),

@@ -26,14 +26,21 @@ class ModelConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     Attributes:
         trunk: the shared part.
         heads: the heads by name; the name is the head's in tables, losses and predictions.
+        weights: what the whole network starts from; null for `trunk.weights` and fresh heads.
     """
 
     trunk: TrunkConfig
     heads: dict[str, AnyHeadConfig]
+    weights: str | None = None
 
     def check(self) -> None:
         """Raise ConfigError for settings that cannot work together."""
         self.trunk.check()
+        if self.trunk.norm == "frozen" and self.trunk.weights is None and self.weights is None:
+            raise ConfigError(
+                "trunk.norm: found 'frozen' with trunk.weights null; frozen statistics need pretrained "
+                "weights: set trunk.weights=imagenet, or trunk.norm=batch to train from random weights"
+            )
         if not self.heads:
             raise ConfigError("heads: found none, expected at least one, e.g. heads={objects: {type: fcos}}")
         for name, head in self.heads.items():

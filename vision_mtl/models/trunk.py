@@ -29,28 +29,29 @@ class TrunkConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         weights: null for random, `imagenet` for torchvision's (downloaded once), or the path of a
             torchvision ResNet state dict.
         norm: `batch` (train from random weights, or large batches), `frozen` (batch norm that keeps its
-            pretrained statistics; needs `weights`), or `group` (32 groups; batch size does not matter).
+            pretrained statistics; needs weights), or `group` (32 groups; batch size does not matter).
+        norm_eps: added to the variance by the ResNet's norms; 0 for torchvision's first COCO weights.
         freeze: how many parts keep their weights: 0 none, 1 the stem, 2 the stem and c2, up to 5 all.
         channels: width of every pyramid level.
         finest: the finest pyramid level, 2 (stride 4) or 3 (stride 8).
         extra: levels above P5: `p6p7_from_p5`, `p6p7_from_c5`, `p6` (max pooling of P5), `none`.
+        pyramid_norm: of the pyramid's convolutions: `none` (they have biases) or `batch`.
     """
 
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     weights: str | None = None
     norm: Literal["batch", "frozen", "group"] = "batch"
+    norm_eps: float = 1e-5
     freeze: int = 0
     channels: int = 256
     finest: Literal[2, 3] = 3
     extra: Literal["p6p7_from_p5", "p6p7_from_c5", "p6", "none"] = "p6p7_from_p5"
+    pyramid_norm: Literal["none", "batch"] = "none"
 
     def check(self) -> None:
         """Raise ConfigError for settings that cannot work together."""
-        if self.norm == "frozen" and self.weights is None:
-            raise ConfigError(
-                "trunk.norm: found 'frozen' with trunk.weights null; frozen statistics need pretrained "
-                "weights: set trunk.weights=imagenet, or trunk.norm=batch to train from random weights"
-            )
+        if self.norm_eps < 0:
+            raise ConfigError(f"trunk.norm_eps: found {self.norm_eps}, expected 0 or more")
         if not 0 <= self.freeze <= 5:
             raise ConfigError(f"trunk.freeze: found {self.freeze}, expected 0 to 5")
         if self.channels < 8:
@@ -76,9 +77,9 @@ class Trunk(nn.Module):
         super().__init__()
         config.check()
         norm = {
-            "batch": nn.BatchNorm2d,
-            "frozen": FrozenBatchNorm2d,
-            "group": partial(nn.GroupNorm, 32),
+            "batch": partial(nn.BatchNorm2d, eps=config.norm_eps),
+            "frozen": partial(FrozenBatchNorm2d, eps=config.norm_eps),
+            "group": partial(nn.GroupNorm, 32, eps=config.norm_eps),
         }[config.norm]
         network = getattr(resnet, config.name)(weights=None, norm_layer=norm)
         width = network.layer1[-1].conv1.in_channels  # channels of c2, and each stage doubles them
@@ -96,7 +97,12 @@ class Trunk(nn.Module):
             "p6": LastLevelMaxPool,
             "none": lambda: None,
         }[config.extra]()
-        self.fpn = FeaturePyramidNetwork([self.stage_channels[s] for s in used], channels, extra_blocks=extra)
+        self.fpn = FeaturePyramidNetwork(
+            [self.stage_channels[stage] for stage in used],
+            channels,
+            extra_blocks=extra,
+            norm_layer=nn.BatchNorm2d if config.pyramid_norm == "batch" else None,
+        )
         if isinstance(extra, LastLevelP6P7):
             extra.use_P5 = config.extra == "p6p7_from_p5"
         self.channels = channels
