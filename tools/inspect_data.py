@@ -91,8 +91,7 @@ def draw_samples(
     """
     import numpy as np
 
-    from vision_mtl.data.augment import Augmentation
-    from vision_mtl.data.dataset import Dataset, Source, describes_whole_image
+    from vision_mtl.data.dataset import Source, training_dataset
     from vision_mtl.data.images import BadImageError, FolderImages
     from vision_mtl.data.labels import read_labels
     from vision_mtl.data.sources import data_root
@@ -109,8 +108,7 @@ def draw_samples(
         raise DataError(f"{index.path}: no usable image to draw")
     images = FolderImages(arguments.images, index.file_name, data.max_pixels)
     source = Source(index, images, labels, True, positions)
-    augmentation = Augmentation(data.augment, data.resize, describes_whole_image(labels), data.min_visibility)
-    dataset = Dataset([source], data.resize, augmentation, arguments.seed)
+    dataset = training_dataset(data, [source], arguments.seed, config.training.epochs)
     chosen = np.random.default_rng(arguments.seed).permutation(len(dataset))[: arguments.draw]
     drawn = []
     for place, i in enumerate(chosen.tolist()):

@@ -195,6 +195,7 @@ def check_config(config: Config) -> None:
         if (source := settings.label_source()) is not None:
             check_source(name, source)
     config.training.check()
+    config.data.check()
     build_transforms(config.data.augment, config.data.resize, keep_boxes=False)
     sides = config.data.resize
     if not 32 <= sides.shorter <= sides.longer:

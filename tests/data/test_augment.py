@@ -184,6 +184,48 @@ def test_keep_boxes_keeps_them_and_their_shape():
         assert ((stretch > 0.8) & (stretch < 1.25)).all(), seed
 
 
+def test_large_scale_jitter():
+    """Ghiasi et al.: from a tenth to twice the size; boxes below a pixel go, the others follow the pixels."""
+    resize = ResizeConfig(shorter=256, longer=512)
+    entry = {"name": "ScaleJitter", "scale": [0.1, 2.0], "aspect": [1.0, 1.0]}
+    augmentation = Augmentation([entry], resize, min_visibility=0.0)
+    image = np.zeros((256, 320, 3), np.uint8)
+    image[100:180, 60:200] = 255
+    given = objects([60, 100, 200, 180], [20, 30, 23, 60], [300, 10, 316, 18], classes=[0, 1, 2])
+    heights, dropped = [], 0
+    for seed in range(150):
+        result, kept, _ = augmentation(image, given, [seed])
+        height, width = result.shape[:2]
+        heights.append(height)
+        assert (kept.boxes >= 0).all()
+        assert (kept.boxes <= [width, height] * 2).all()
+        assert (kept.boxes[:, 2:] - kept.boxes[:, :2] > 1 - 1e-3).all()
+        if height == 256:
+            continue
+        # Shrunk, so all is in view: a box is gone exactly where it became thinner than a pixel.
+        scale = np.array([width / 320, height / 256] * 2)
+        thinnest = (given.boxes * scale)[:, 2:] - (given.boxes * scale)[:, :2]
+        assert kept.classes.tolist() == np.flatnonzero(thinnest.min(axis=1) >= 1).tolist()
+        np.testing.assert_allclose(kept.boxes, (given.boxes * scale)[kept.classes], atol=1e-3)
+        np.testing.assert_allclose(kept.boxes[0], bright_box(result), atol=1.0)
+        dropped += 1 not in kept.classes
+    assert min(heights) < 30
+    assert 256 in heights
+    assert dropped > 10
+
+
+@pytest.mark.parametrize("name", sorted(set(TRANSFORMS) - {"ScaleJitter"}))
+def test_every_transform_runs_on_what_scale_jitter_shrank(name):
+    shrink = {"name": "ScaleJitter", "scale": [0.02, 0.1], "aspect": [0.5, 2.0]}
+    augmentation = Augmentation([shrink, {"name": name, "p": 1.0}], ResizeConfig(shorter=32, longer=64))
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    for seed in range(5):
+        result, kept, _ = augmentation(image, objects([0, 0, 120, 90], [5, 5, 9, 9]), [seed])
+        assert result.dtype == np.uint8
+        assert min(result.shape[:2]) >= 8
+        assert (kept.boxes[:, 2:] - kept.boxes[:, :2] > 1 - 1e-3).all()
+
+
 @pytest.mark.parametrize("size", [(480, 640), (640, 480), (10, 4000), (33, 35), (1000, 1000)])
 def test_scale_jitter_never_exceeds_the_evaluation_size(size):
     augmentation = Augmentation([{"name": "ScaleJitter", "scale": [0.3, 3.0], "aspect": [0.5, 2.0]}], RESIZE)

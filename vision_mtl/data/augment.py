@@ -72,7 +72,8 @@ class ScaleJitter(A.DualTransform):
 
     Args:
         resize: the evaluation size.
-        scale: range of the random scale, drawn log-uniformly.
+        scale: range of the random scale, drawn log-uniformly; raised where an image would have sides below
+            about `MIN_SIDE` pixels.
         aspect: range of the random width/height stretch, drawn log-uniformly.
         keep_boxes: every window contains all boxes, so that labels of the whole image stay true.
         p: probability; without it the image is resized as at evaluation.
@@ -106,7 +107,7 @@ class ScaleJitter(A.DualTransform):
         window = target_size(height, width, self.resize)
         if self.py_random.random() >= self.chance:
             return {"crop": (0, 0, width, height), "size": window}
-        scale = np.exp(self.py_random.uniform(*self.log_scale))
+        scale = max(np.exp(self.py_random.uniform(*self.log_scale)), MIN_SIDE / min(window))
         stretch = np.exp(self.py_random.uniform(*self.log_aspect)) ** 0.5
         # From here on (width, height): of the window, of the whole image scaled, and of it as it is.
         shown = np.array(window[::-1], dtype=np.float64)

@@ -6,6 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from vision_mtl.errors import ConfigError
+
+MIN_INPUT = 32  # pixels of the shorter side: the trunk's largest stride
+
 
 class SourceConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """One COCO-format annotation file and the folder of its images.
@@ -41,6 +45,40 @@ def default_augment() -> list[dict[str, Any]]:
     ]
 
 
+class MixConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Training samples composed of several images of one source.
+
+    Every image goes through the augmentation by itself. Labels made from boxes follow the boxes that are
+    left; labels of the whole image become unknown.
+
+    Attributes:
+        mosaic: probability that a sample is composed of four images (YOLOv4, arXiv 2004.10934).
+        mixup: probability that a sample, mosaics included, is blended with another image; the boxes of both
+            are kept (arXiv 1710.09412; for detection arXiv 1902.04103).
+        mixup_beta: both parameters of the Beta distribution of mixup's weight. 1.5 is the detection paper's,
+            which also weighs the losses; here they are not weighed, and larger values (YOLOv5: 32) leave
+            fewer objects that can hardly be seen.
+        last_epochs_without: epochs at the end, counted back from `training.epochs`, without either.
+    """
+
+    mosaic: float = 0.0
+    mixup: float = 0.0
+    mixup_beta: float = 1.5
+    last_epochs_without: int = 2
+
+    def check(self) -> None:
+        """Raise ConfigError for values outside their range."""
+        for name in ("mosaic", "mixup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"data.mix.{name}: found {getattr(self, name)}, expected 0 to 1")
+        if not self.mixup_beta > 0:
+            raise ConfigError(f"data.mix.mixup_beta: found {self.mixup_beta}, expected more than 0")
+        if self.last_epochs_without < 0:
+            raise ConfigError(
+                f"data.mix.last_epochs_without: found {self.last_epochs_without}, expected 0 or more"
+            )
+
+
 class DataConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Data sets, image size, augmentation and loading.
 
@@ -53,7 +91,13 @@ class DataConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         resize: network-input size at evaluation and inference, and the base of training's scale jitter.
         augment: training transforms, in order; each `{name: ..., parameter: value, ...}`. Names are
             `ScaleJitter` and the albumentations transforms listed in `data/augment.py`.
+            Large-scale jitter (arXiv 2012.07177) is `{name: ScaleJitter, scale: [0.1, 2.0]}`.
         min_visibility: a box of which one transform leaves less than this share of its area is dropped.
+        mix: mosaic and mixup.
+        multi_scale: shorter sides, of which every training batch draws one in place of `resize.shorter`;
+            `resize.longer` stays the limit, as is usual in detection. Empty for `resize.shorter` always.
+        repeat_threshold: images with categories in less than this share of the images are repeated
+            (repeat-factor sampling, LVIS, arXiv 1908.03195, which takes 0.001); 0 shows every image once.
         batch_size: images per optimiser step and accumulation part.
         eval_batch_size: images per batch at evaluation and inference.
         workers: loader processes; null chooses from the number of processors.
@@ -71,6 +115,9 @@ class DataConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     resize: ResizeConfig = msgspec.field(default_factory=ResizeConfig)
     augment: list[dict[str, Any]] = msgspec.field(default_factory=default_augment)
     min_visibility: float = 0.2
+    mix: MixConfig = msgspec.field(default_factory=MixConfig)
+    multi_scale: list[int] = []
+    repeat_threshold: float = 0.0
     batch_size: int = 8
     eval_batch_size: int = 8
     workers: int | None = None
@@ -78,3 +125,15 @@ class DataConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     bad_images: Literal["error", "skip"] = "error"
     follow_links: bool = False
     max_pixels: int = 100_000_000
+
+    def check(self) -> None:
+        """Raise ConfigError for values of how samples are drawn and mixed that are outside their range."""
+        self.mix.check()
+        for i, side in enumerate(self.multi_scale):
+            if not MIN_INPUT <= side <= self.resize.longer:
+                raise ConfigError(
+                    f"data.multi_scale[{i}]: found {side}, expected {MIN_INPUT} to data.resize.longer, "
+                    f"which is {self.resize.longer}"
+                )
+        if not 0 <= self.repeat_threshold <= 1:
+            raise ConfigError(f"data.repeat_threshold: found {self.repeat_threshold}, expected 0 to 1")

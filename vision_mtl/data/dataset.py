@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,17 @@ from torch import Tensor
 
 from vision_mtl.data.annotations import AnnotationIndex, Objects
 from vision_mtl.data.augment import Augmentation, resize_image, target_size
-from vision_mtl.data.config import ResizeConfig
+from vision_mtl.data.config import DataConfig, ResizeConfig
 from vision_mtl.data.images import BadImageError, ImageSource
 from vision_mtl.data.labels import HeadLabels
+from vision_mtl.data.mixing import Mixing, Picture
+from vision_mtl.data.multi_scale import MultiScale
 from vision_mtl.structures import Batch, ImageMeta
 
 Key = tuple[int, int, int]  # (image, epoch, position in the epoch)
+MIXING = 1  # the stream of mixing's draws, apart from augmentation's, which are made from the same numbers
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,10 +46,28 @@ class Source:
     has_boxes: bool
     positions: np.ndarray
 
+    def read(self, at: int) -> Picture:
+        """Return the image at position `at` of the index, (H, W, 3) uint8, and its objects.
+
+        Raises:
+            BadImageError: it cannot be decoded, or its size is not the annotated one.
+        """
+        image = self.images.read(at)
+        height, width = image.shape[:2]
+        if (height, width) != tuple(self.index.sizes[at]):
+            stated = "x".join(str(side) for side in self.index.sizes[at][::-1])
+            raise BadImageError(
+                self.images.path(at), f"is {width}x{height}, but {self.index.path} says {stated}"
+            )
+        return image, self.index.objects(at)
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One image on its way into a batch; boxes in pixels of `image`."""
+    """One image on its way into a batch; boxes in pixels of `image`.
+
+    `meta.scale` leads back to the original only where the sample is not augmented, as at evaluation.
+    """
 
     image: np.ndarray
     objects: Objects
@@ -57,19 +81,22 @@ class Dataset(torch.utils.data.Dataset):
     """Samples by (image, epoch, position) key; augmented if `augmentation` is given.
 
     A file that cannot be decoded is returned as its `BadImageError`, not raised: an exception that crosses
-    a process loses its type, and the loader decides whether to stop or to skip.
+    a process loses its type, and the loader decides whether to stop or to skip. A mixed sample is the error
+    of any of its images.
 
     Attributes:
         sources: annotation files, concatenated.
         resize: evaluation size.
-        augmentation: the training pipeline; None resizes only.
+        augmentation: the training pipeline, or one for each input size; None resizes only.
         seed: run seed; with the key's epoch and position it decides all randomness.
+        mixing: mosaic and mixup with images of the same source; None for neither.
     """
 
     sources: Sequence[Source]
     resize: ResizeConfig
-    augmentation: Augmentation | None = None
+    augmentation: Augmentation | MultiScale | None = None
     seed: int = 0
+    mixing: Mixing | None = None
     ends: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,30 +117,37 @@ class Dataset(torch.utils.data.Dataset):
         parts = [source.index.sizes[source.positions] for source in self.sources]
         return np.concatenate(parts) if parts else np.zeros((0, 2), np.int64)
 
+    def object_classes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the image and the class of every object that is no crowd, (N,) int64 each, and whether each
+        image's boxes are annotated, (len,) bool."""
+        rows, classes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        annotated = np.zeros(len(self), bool)
+        for source, end in zip(self.sources, self.ends, strict=True):
+            if source.has_boxes:
+                numbers = np.full(len(source.index), -1)
+                numbers[source.positions] = np.arange(end - len(source.positions), end)
+                annotated[numbers[source.positions]] = True
+                at, objects = source.index.all_objects()
+                used = (numbers[at] >= 0) & ~objects.crowd
+                rows.append(numbers[at][used])
+                classes.append(objects.classes[used])
+        return np.concatenate(rows), np.concatenate(classes), annotated
+
     def __getitem__(self, key: Key) -> Sample | BadImageError:
         i, epoch, position = key
         source, at = self.locate(i)
         try:
-            image = source.images.read(at)
+            if self.augmentation is None:
+                image, objects = self._resized(source.read(at))
+                labels = {name: head.targets[at] for name, head in source.labels.items()}
+            else:
+                (image, objects), mixed = self._augmented(source, at, epoch, position)
+                labels = {
+                    name: _label_after(head, at, objects, mixed) for name, head in source.labels.items()
+                }
         except BadImageError as error:
             return error
-        height, width = image.shape[:2]
-        if (height, width) != tuple(source.index.sizes[at]):
-            stated = "x".join(str(side) for side in source.index.sizes[at][::-1])
-            return BadImageError(
-                source.images.path(at), f"is {width}x{height}, but {source.index.path} says {stated}"
-            )
-        objects = source.index.objects(at)
-        labels = {name: head.targets[at] for name, head in source.labels.items()}
-        if self.augmentation is None:
-            image = resize_image(image, target_size(height, width, self.resize))
-            factors = np.array([image.shape[1] / width, image.shape[0] / height] * 2, np.float32)
-            objects = Objects(objects.boxes * factors, objects.classes, objects.crowd)
-        else:
-            image, objects, _ = self.augmentation(image, objects, (self.seed, epoch, position))
-            for name, head in source.labels.items():
-                if head.from_objects is not None:
-                    labels[name] = head.from_objects(objects.classes, objects.boxes, objects.crowd)
+        height, width = (int(side) for side in source.index.sizes[at])
         meta = ImageMeta(
             image_id=int(source.index.image_ids[at]),
             path=source.images.path(at),
@@ -121,6 +155,66 @@ class Dataset(torch.utils.data.Dataset):
             scale=(width / image.shape[1], height / image.shape[0]),
         )
         return Sample(image, objects, source.has_boxes, labels, meta)
+
+    def _resized(self, picture: Picture) -> Picture:
+        image, objects = picture
+        height, width = image.shape[:2]
+        image = resize_image(image, target_size(height, width, self.resize))
+        factors = np.array([image.shape[1] / width, image.shape[0] / height] * 2, np.float32)
+        return image, Objects(objects.boxes * factors, objects.classes, objects.crowd)
+
+    def _augmented(self, source: Source, at: int, epoch: int, position: int) -> tuple[Picture, bool]:
+        """Return the image at `at` augmented, and whether it was mixed with others."""
+        chosen, seed = self.augmentation, (self.seed, epoch, position)
+        augmentation = chosen.of_batch(*seed) if isinstance(chosen, MultiScale) else chosen
+        assert augmentation is not None
+        alone = augmentation(*source.read(at), seed)[:2]
+        if self.mixing is None:
+            return alone, False
+        generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(MIXING,)))
+
+        def partner(number: int) -> Picture:
+            return augmentation(*source.read(int(generator.choice(source.positions))), (*seed, number))[:2]
+
+        height, width = source.index.sizes[at].tolist()
+        window = target_size(height, width, augmentation.resize)
+        picture = self.mixing(alone, partner, window, epoch, generator)
+        return picture, picture is not alone
+
+
+def _label_after(head: HeadLabels, at: int, objects: Objects, mixed: bool) -> Any:
+    """Return a head's label of an augmented image: by its objects, or unknown where mixing made it untrue."""
+    if head.from_objects is not None:
+        return head.from_objects(objects.classes, objects.boxes, objects.crowd)
+    return head.unknown_target if mixed else head.targets[at]
+
+
+def training_dataset(data: DataConfig, sources: Sequence[Source], seed: int, epochs: int) -> Dataset:
+    """Return augmented, mixed samples of the training sources, as the config has them.
+
+    Args:
+        data: the config.
+        sources: the opened training data.
+        seed: run seed.
+        epochs: length of the training, from which mixing's last epochs are counted back.
+    """
+    whole = any(describes_whole_image(source.labels) for source in sources)
+    resizes = [ResizeConfig(shorter=side, longer=data.resize.longer) for side in data.multi_scale]
+    augmentations = [
+        Augmentation(data.augment, resize, keep_boxes=whole, min_visibility=data.min_visibility)
+        for resize in resizes or [data.resize]
+    ]
+    augmentation = MultiScale(augmentations, data.batch_size) if resizes else augmentations[0]
+    mixing = None
+    if data.mix.mosaic or data.mix.mixup:
+        mixing = Mixing(data.mix, epochs - data.mix.last_epochs_without, data.min_visibility)
+        if mixing.stop <= 0:
+            logger.warning(
+                "data.mix.last_epochs_without: found %d of %d epochs, so there is no mosaic and no mixup",
+                data.mix.last_epochs_without,
+                epochs,
+            )
+    return Dataset(sources, data.resize, augmentation, seed, mixing)
 
 
 def padded(side: int) -> int:

@@ -75,6 +75,12 @@ class HeadLabels:
             return self.targets < 0
         return np.isnan(self.targets).reshape(len(self.targets), -1).any(axis=1)
 
+    @property
+    def unknown_target(self) -> np.ndarray:
+        """One image's target where it has no label: () int64 of -1, () or (K,) float32 of NaN."""
+        value = -1 if self.targets.dtype == np.int64 else np.nan
+        return np.full(self.targets.shape[1:], value, self.targets.dtype)
+
 
 @dataclass(frozen=True)
 class BoxRule:

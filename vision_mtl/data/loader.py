@@ -17,6 +17,7 @@ from vision_mtl.data.augment import target_size
 from vision_mtl.data.config import ResizeConfig
 from vision_mtl.data.dataset import Dataset, Key, collate, padded
 from vision_mtl.data.images import BadImageError
+from vision_mtl.data.sampling import draw_images, epoch_length
 from vision_mtl.errors import DataError
 from vision_mtl.structures import Batch
 
@@ -26,21 +27,33 @@ class TrainingBatches:
 
     Landscape and portrait images are batched apart, so that little is padding. What is left over in each
     group is batched together, and an incomplete last batch is dropped unless it is the only one.
+
+    Args:
+        sizes: (I, 2), height and width of the images.
+        batch_size: images per batch.
+        seed: run seed.
+        factors: (I,) mean number of times that an epoch shows each image, at least 1; None for once.
     """
 
-    def __init__(self, sizes: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, sizes: np.ndarray, batch_size: int, seed: int, factors: np.ndarray | None = None
+    ) -> None:
         self.portrait = sizes[:, 0] > sizes[:, 1]
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.factors = batch_size, seed, factors
         self.epoch = 0
         self.start = 0
 
     def __len__(self) -> int:
-        return max(1, len(self.portrait) // self.batch_size)
+        images = len(self.portrait) if self.factors is None else epoch_length(self.factors)
+        return max(1, images // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Key]]:
         """Yield the batches of the current epoch, from batch `start` on."""
         generator = np.random.default_rng(np.random.SeedSequence([self.seed, self.epoch]))
-        order = generator.permutation(len(self.portrait))
+        if self.factors is None:
+            order = generator.permutation(len(self.portrait))
+        else:
+            order = draw_images(self.factors, generator)
         size = self.batch_size
         groups = [order[self.portrait[order] == shape] for shape in (False, True)]
         batches = [group[i : i + size] for group in groups for i in range(0, len(group) - size + 1, size)]
