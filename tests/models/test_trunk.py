@@ -125,6 +125,23 @@ def test_frozen_parts_keep_weights_and_statistics(freeze: int) -> None:
     assert all(parameter.grad is not None for parameter in trunk.fpn.parameters())
 
 
+def test_a_held_trunk_learns_nothing_until_it_is_let_go() -> None:
+    trunk = Trunk(TrunkConfig(name="resnet18", channels=8, freeze=1))
+    before = {name: value.clone() for name, value in trunk.state_dict().items()}
+    trunk.hold(True)
+    trunk.train()
+    assert not any(level.requires_grad for level in trunk(*images(2, 64, 64)).pyramid)
+    assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
+    trunk.hold(False)
+    trunk.train()
+    learning = {name.split(".")[0] for name, p in trunk.body.named_parameters() if p.requires_grad}
+    assert learning == {"layer1", "layer2", "layer3", "layer4"}
+    trunk(*images(2, 64, 64))
+    moved = {name for name, value in trunk.state_dict().items() if not torch.equal(value, before[name])}
+    assert "body.layer1.0.bn1.running_mean" in moved
+    assert not any(name.startswith("body.bn1") for name in moved)
+
+
 def test_frozen_norm_keeps_statistics_and_lets_convolutions_learn(tmp_path: Path) -> None:
     torch.save(random_resnet("resnet18").state_dict(), tmp_path / "weights.pth")
     config = TrunkConfig(name="resnet18", norm="frozen", weights=str(tmp_path / "weights.pth"), channels=8)

@@ -15,11 +15,13 @@ from vision_mtl.training.optim import (
 
 
 class TwoParts(nn.Module):
-    """Looks like a model: a trunk and one head."""
+    """Looks like a model: a trunk of body and pyramid, and one head."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.trunk = nn.Module()
+        self.trunk.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.trunk.fpn = nn.Conv2d(4, 4, 1)
         self.head = nn.Linear(4, 2)
 
     def named_heads(self) -> dict[str, nn.Module]:
@@ -39,8 +41,17 @@ def test_each_parameter_is_in_one_group_and_vectors_do_not_decay() -> None:
     for group in groups:
         assert group["weight_decay"] == (0.05 if group["params"][0].ndim > 1 else 0.0)
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
-    assert rates[id(model.trunk[0].weight)] == pytest.approx(0.05)
+    assert rates[id(model.trunk.body[0].weight)] == pytest.approx(0.05)
+    assert rates[id(model.trunk.fpn.weight)] == pytest.approx(0.05)
     assert rates[id(model.head.bias)] == pytest.approx(0.2)
+
+
+def test_the_pyramid_may_learn_at_another_rate_than_the_resnet() -> None:
+    model = TwoParts()
+    groups = groups_of(model, nn.Identity(), pyramid_lr_factor=1.5)
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert rates[id(model.trunk.body[0].weight)] == pytest.approx(0.05)
+    assert rates[id(model.trunk.fpn.bias)] == pytest.approx(0.15)
 
 
 def test_frozen_parameters_are_left_out() -> None:

@@ -123,6 +123,24 @@ def test_same_seed_same_run_and_resuming_changes_nothing(
     assert [json.loads(line)["step"] for line in lines if '"train"' in line] == list(range(1, 9))
 
 
+def test_heads_first_leaves_the_trunk_as_it_was(tiny_coco_root: Path, tmp_path: Path) -> None:
+    config = str(write_config(tmp_path, tiny_coco_root))
+    states = {}
+    for epochs in (1, 2):
+        overrides = [f"training.epochs={epochs}", "training.heads_first_epochs=1"]
+        train_from_config(config, overrides, tmp_path / f"run{epochs}")
+        states[epochs] = load_checkpoint(tmp_path / f"run{epochs}" / "checkpoints" / "last.pt")
+    fresh = open_checkpoint(tmp_path / "run1/checkpoints/last.pt")
+    torch.manual_seed(fresh.config.training.seed)
+    start = build_model(fresh.config.model(), fresh.labels).state_dict()
+    trunk = [key for key in start if key.startswith("trunk.")]
+    assert all(torch.equal(states[1]["model"][key], start[key]) for key in trunk)
+    assert not all(torch.equal(states[2]["model"][key], start[key]) for key in trunk)
+    for head in fresh.config.heads:
+        keys = [key for key in start if key.startswith(f"heads.{head}.")]
+        assert not all(torch.equal(states[1]["model"][key], start[key]) for key in keys), head
+
+
 def test_resuming_with_another_config_shows_the_difference(trained: Path) -> None:
     with pytest.raises(CheckpointError, match=r"training\.lr: 0\.001 -> 0\.5"):
         train_from_config(str(trained / "config.yaml"), ["training.lr=0.5"], trained, resume=True)

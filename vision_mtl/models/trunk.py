@@ -115,10 +115,19 @@ class Trunk(nn.Module):
         self.frozen = [name for names in frozen for name in names]
         for name in self.frozen:
             self.body[name].requires_grad_(False)
+        self.held = False
+
+    def hold(self, held: bool) -> None:
+        """Keep all weights and statistics from now on, or let all but the frozen parts learn again."""
+        self.held = held
+        self.requires_grad_(not held)
+        for name in self.frozen:
+            self.body[name].requires_grad_(False)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> Trunk:
-        """Set training mode; frozen parts stay in evaluation mode, so that their statistics stay too."""
-        super().train(mode)
+        """Set training mode; what is frozen or held stays in evaluation mode: its statistics stay too."""
+        super().train(mode and not self.held)
         for name in self.frozen:
             self.body[name].eval()
         return self

@@ -20,7 +20,11 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         lr: peak learning rate.
         momentum: of SGD.
         weight_decay: on weights; norms and biases have none.
-        trunk_lr_factor: factor on the learning rate of the trunk's ResNet and pyramid.
+        trunk_lr_factor: factor on the learning rate of the trunk's ResNet.
+        pyramid_lr_factor: factor on that of its pyramid, which has no weights of ImageNet; null for the
+            ResNet's. Heads have their own `lr_factor`.
+        heads_first_epochs: epochs at the start in which the trunk keeps its weights and statistics, so that
+            fresh heads do not spoil pretrained features.
         warmup_steps: steps over which the learning rate rises from 0; at most a tenth of all steps.
         schedule: `cosine` to a hundredth of the peak, or `steps`: a tenth at each of `milestones`.
         milestones: shares of all steps, for `steps`.
@@ -41,6 +45,8 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     momentum: float = 0.9
     weight_decay: float = 0.05
     trunk_lr_factor: float = 1.0
+    pyramid_lr_factor: float | None = None
+    heads_first_epochs: int = 0
     warmup_steps: int = 200
     schedule: Literal["cosine", "steps"] = "cosine"
     milestones: tuple[float, ...] = (0.67, 0.92)
@@ -57,9 +63,14 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         """Raise ConfigError for values outside their range."""
         limits = {"epochs": 1, "accumulate": 1, "log_every": 1, "warmup_steps": 0, "seed": 0}
         limits |= {"clip": 0, "weight_decay": 0, "momentum": 0, "trunk_lr_factor": 0}
+        limits |= {"heads_first_epochs": 0}
         for name, least in limits.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"training.{name}: found {getattr(self, name)}, expected at least {least}")
+        if self.pyramid_lr_factor is not None and self.pyramid_lr_factor < 0:
+            raise ConfigError(
+                f"training.pyramid_lr_factor: found {self.pyramid_lr_factor}, expected at least 0, or null"
+            )
         if self.max_steps is not None and self.max_steps < 1:
             raise ConfigError(f"training.max_steps: found {self.max_steps}, expected at least 1, or null")
         if not self.lr > 0:

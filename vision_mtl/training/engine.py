@@ -96,7 +96,7 @@ class Run:
     def __post_init__(self) -> None:
         groups = parameter_groups(self.model, self.balancer, self.training, self.lr_factors)
         self.optimizer = build_optimizer(groups, self.training)
-        self.average = AveragedModel(self.model, self.training.ema)
+        self.average: AveragedModel[MultiTaskModel] = AveragedModel(self.model, self.training.ema)
         steps = -(-len(self.batches) // self.training.accumulate)
         self.total_steps = min(steps * self.training.epochs, self.training.max_steps or 2**62)
 
@@ -202,6 +202,7 @@ def train(run: Run) -> dict[str, Any]:
 def train_epoch(run: Run, log: MetricsLog, show: Callable[[str], None]) -> None:
     """Take the optimiser steps of one epoch."""
     config, progress = run.training, run.progress
+    run.model.trunk.hold(progress.epoch < config.heads_first_epochs)
     run.model.train()
     parts: list[Batch] = []
     recent: list[dict[str, dict[str, Tensor]]] = []

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.training.config import TrainingConfig
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def parameter_groups(
@@ -20,7 +23,13 @@ def parameter_groups(
 
     Vectors and scalars (norms, biases, learned balancing weights) have no weight decay.
     """
-    parts: list[tuple[float, nn.Module]] = [(config.trunk_lr_factor, model.trunk), (1.0, balancer)]
+    body = config.trunk_lr_factor
+    pyramid = body if config.pyramid_lr_factor is None else config.pyramid_lr_factor
+    parts: list[tuple[float, nn.Module]] = [
+        (body, model.trunk.body),
+        (pyramid, model.trunk.fpn),
+        (1.0, balancer),
+    ]
     parts += [(head_factors[name], head) for name, head in model.named_heads().items()]
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for factor, module in parts:
@@ -61,7 +70,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_factor"]
 
 
-class AveragedModel:
+class AveragedModel(Generic[Network]):
     """Exponential moving average of a model's weights and statistics.
 
     The decay grows from 0 with the number of updates, so that the random start is soon forgotten.
@@ -71,13 +80,13 @@ class AveragedModel:
         updates: how often it was updated.
     """
 
-    def __init__(self, model: MultiTaskModel, decay: float) -> None:
+    def __init__(self, model: Network, decay: float) -> None:
         self.model = deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
 
     @torch.no_grad()
-    def update(self, model: MultiTaskModel) -> None:
+    def update(self, model: Network) -> None:
         """Move the average towards `model`; whole numbers (batch counters) are copied."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.decay else 0.0
