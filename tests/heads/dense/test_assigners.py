@@ -348,16 +348,3 @@ def test_the_order_of_object_slots_does_not_matter(assign: Assign) -> None:
     assert torch.equal(before.positive, after.positive)
     torch.testing.assert_close(before.score, after.score)
     assert torch.equal(order[after.rows][after.positive], before.rows[before.positive])
-
-
-def test_pairwise_iou_equals_torchvisions() -> None:
-    batch = random_batch(9)
-    _, boxes = predicted(3)
-    expected = torch.stack([box_iou(a, b) for a, b in zip(batch.boxes, boxes, strict=True)])
-    torch.testing.assert_close(pairwise_iou(batch.boxes, boxes), expected)
-
-
-def test_points_on_the_side_of_a_box_are_outside() -> None:
-    boxes = torch.tensor([[[4.0, 4, 20, 20]]])
-    inside = POINTS[inside_boxes(POINTS, boxes)[0, 0]]
-    assert sorted(inside.tolist()) == [[8, 8], [12, 12], [16, 16]]
