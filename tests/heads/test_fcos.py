@@ -13,7 +13,7 @@ from torchvision.models.detection.fcos import FCOSHead
 
 from vision_mtl.errors import ConfigError
 from vision_mtl.heads.base import LabelInfo, TrunkInfo
-from vision_mtl.heads.dense.assigners import inside_boxes, inside_crowd
+from vision_mtl.heads.dense.assigners import assignable, inside_boxes, inside_crowd
 from vision_mtl.heads.dense.points import boxes_to_distances, pyramid_points
 from vision_mtl.heads.fcos import FcosConfig, FcosHead, FcosOutputs
 from vision_mtl.structures import Batch, Detections, Features
@@ -223,7 +223,7 @@ def test_perfect_outputs_are_the_boxes(make_batch, head, assigner: str, bins: in
     points, strides, shapes = geometry(batch)
     outputs = raw_outputs(batch, bins, quality != "none")
     boxes = built.boxes(outputs, points, strides)
-    found = built.assign(outputs, boxes, points, strides, batch)
+    found = built.assign(outputs, boxes, points, strides, assignable(batch))
     rows = found.rows[..., None].expand(-1, -1, 4)
     sides = boxes_to_distances(points, batch.boxes.gather(1, rows)) / strides[:, None]
     classes = batch.classes.gather(1, found.rows)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from vision_mtl.errors import ConfigError
 from vision_mtl.heads.base import Head, HeadConfig, LabelInfo, TrunkInfo
 from vision_mtl.heads.dense.assigners import (
     Assignment,
+    Targets,
     assignable,
     atss,
     centre_sampling,
@@ -30,12 +32,19 @@ from vision_mtl.heads.dense.decoding import Candidates, best_candidates, to_dete
 from vision_mtl.heads.dense.losses import (
     aligned_iou,
     box_loss,
+    class_factors,
+    class_targets,
     distribution_focal_loss,
     focal_loss,
     quality_focal_loss,
 )
-from vision_mtl.heads.dense.points import boxes_to_distances, distances_to_boxes, pyramid_points
-from vision_mtl.heads.dense.towers import convolution, per_point, tower
+from vision_mtl.heads.dense.points import (
+    boxes_to_distances,
+    corner_points,
+    distances_to_boxes,
+    pyramid_points,
+)
+from vision_mtl.heads.dense.towers import PRIOR, convolution, per_point, tower
 from vision_mtl.heads.evaluation import DetectionMetric, describe_detections
 from vision_mtl.metrics.detection import Backend
 from vision_mtl.structures import Batch, Detections, Features, ImageMeta, Prediction
@@ -44,12 +53,18 @@ from vision_mtl.structures import Batch, Detections, Features, ImageMeta, Predic
 class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
     """Anchor-free dense detection.
 
+    torchvision's FCOS, answers and losses, is `depth: 4, norm: group, points: corner, assigner: centre,
+    class_loss: focal, quality: centreness, bins: 0, box_weight: 1, candidates_per_level: true,
+    score_threshold: 0.2`.
+
     Attributes:
         depth: 3x3 convolutions in each of the two towers.
         width: channels of the towers; null for the pyramid's.
         norm: of the towers: `batch`, with statistics of each pyramid level's own, or `group` (32 groups),
             for small batches and torchvision's weights.
+        points: in the `middle` of the cells, or in their top left `corner`, for torchvision's weights.
         assigner: `task_aligned`, `atss` or `centre` (the original centre sampling).
+        class_weights: class name -> factor on its classification loss; 1 for the others.
         class_loss: `focal` (the quality focal loss where the target is an overlap) or `bce`, plain binary
             cross-entropy.
         box_loss: `giou`, `diou` or `ciou`.
@@ -62,13 +77,16 @@ class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
         score_threshold: detections below it are dropped.
         nms_threshold: of two boxes of a class that overlap by more than this IoU, the better stays.
         candidates: highest-scored (point, class) pairs that go into NMS, per image.
+        candidates_per_level: so many of each pyramid level; what torchvision does, with a slower NMS.
         max_detections: per image.
     """
 
     depth: int = 2
     width: int | None = None
     norm: Literal["group", "batch"] = "batch"
+    points: Literal["middle", "corner"] = "middle"
     assigner: Literal["task_aligned", "atss", "centre"] = "task_aligned"
+    class_weights: dict[str, float] = msgspec.field(default_factory=dict)
     class_loss: Literal["focal", "bce"] = "bce"
     box_loss: Literal["giou", "diou", "ciou"] = "giou"
     quality: Literal["none", "centreness", "iou"] = "none"
@@ -78,6 +96,7 @@ class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
     score_threshold: float = 0.01
     nms_threshold: float = 0.6
     candidates: int = 1000
+    candidates_per_level: bool = False
     max_detections: int = 100
 
     def check(self, name: str) -> None:
@@ -116,22 +135,28 @@ class FcosOutputs(NamedTuple):
     quality: Tensor | None
     shapes: list[tuple[int, int]]
 
+    @property
+    def level_sizes(self) -> list[int]:
+        """Points of each level, which add up to P."""
+        return [height * width for height, width in self.shapes]
+
 
 class FcosHead(Head):
     """Dense detection head; module names as in torchvision's FCOS, so that its weights load."""
 
     headline = "mAP"
+    class_factors: Tensor
 
     def __init__(self, config: FcosConfig, trunk: TrunkInfo, labels: LabelInfo) -> None:
         super().__init__()
         self.config, self.labels, self.strides = config, labels, trunk.strides
         width = (config.width if config.depth else None) or trunk.channels
-        # A prior probability of 0.01 per class (Lin et al., arXiv 1708.02002, section 4.1).
-        prior = -math.log((1 - 0.01) / 0.01)
+        factors = class_factors(config.class_weights, labels.names)
+        self.register_buffer("class_factors", factors, persistent=False)
         self.classification_head = nn.ModuleDict(
             {
                 "conv": tower(trunk.channels, width, config.depth, config.norm, len(trunk.strides)),
-                "cls_logits": convolution(width, len(labels.names), prior),
+                "cls_logits": convolution(width, len(labels.names), PRIOR),
             }
         )
         box_branch = convolution(width, 4 * max(1, config.bins))
@@ -162,6 +187,14 @@ class FcosHead(Head):
             shapes=[(level.shape[2], level.shape[3]) for level in features.pyramid],
         )
 
+    def points(self, outputs: FcosOutputs, features: Features) -> tuple[Tensor, Tensor]:
+        """Return the points (P, 2) in network-input pixels and the stride (P,) of each."""
+        device = outputs.logits.device
+        points, strides = pyramid_points(outputs.shapes, features.strides, device)
+        if self.config.points == "corner":
+            points = corner_points(outputs.shapes, features.input_size, device)
+        return points, strides
+
     def boxes(self, outputs: FcosOutputs, points: Tensor, strides: Tensor) -> Tensor:
         """Return the predicted boxes (B, P, 4) in network-input pixels."""
         distances = outputs.distances
@@ -171,14 +204,13 @@ class FcosHead(Head):
         return distances_to_boxes(points, distances * strides[:, None])
 
     def assign(
-        self, outputs: FcosOutputs, boxes: Tensor, points: Tensor, strides: Tensor, batch: Batch
+        self, outputs: FcosOutputs, boxes: Tensor, points: Tensor, strides: Tensor, targets: Targets
     ) -> Assignment:
         """Return which point answers for which object, by the configured assigner."""
-        targets = assignable(batch)
         if self.config.assigner == "centre":
             return centre_sampling(targets, points, strides)
         if self.config.assigner == "atss":
-            return atss(targets, points, strides, [height * width for height, width in outputs.shapes])
+            return atss(targets, points, strides, outputs.level_sizes)
         return task_aligned(targets, points, strides, outputs.logits.detach().sigmoid(), boxes.detach())
 
     def loss(self, outputs: FcosOutputs, features: Features, batch: Batch) -> dict[str, Tensor]:
@@ -187,10 +219,11 @@ class FcosHead(Head):
         Each is a sum over the points of all images, divided by the weight of the positive ones. Images
         without annotated boxes and points in crowds have no part in it.
         """
-        points, strides = pyramid_points(outputs.shapes, features.strides, outputs.logits.device)
+        points, strides = self.points(outputs, features)
         boxes = self.boxes(outputs, points, strides)
+        targets = assignable(batch)
         with torch.no_grad():
-            found = self.assign(outputs, boxes, points, strides, batch)
+            found = self.assign(outputs, boxes, points, strides, targets)
             annotated = batch.has_boxes[:, None]
             positive = found.positive & annotated
             judged = annotated & (positive | ~inside_crowd(points, batch))
@@ -199,13 +232,9 @@ class FcosHead(Head):
             # overlap, a small one of a rare class, gets neither a target nor a better box.
             weight = found.share * positive
             total, total_weight = score.sum().clamp(min=1.0), weight.sum().clamp(min=1.0)
-            if batch.classes.shape[1]:
-                classes = batch.classes.clamp(min=0).gather(1, found.rows)
-                target_boxes = batch.boxes.gather(1, found.rows[..., None].expand(-1, -1, 4))
-            else:
-                classes = torch.zeros_like(found.rows)
-                target_boxes = torch.zeros_like(boxes)
-            wanted = F.one_hot(classes, outputs.logits.shape[2]) * score[..., None]
+            target_boxes = targets.boxes.gather(1, found.rows[..., None].expand(-1, -1, 4))
+            classes = targets.classes.gather(1, found.rows)
+            wanted = class_targets(classes, score, outputs.logits.shape[2])
         config = self.config
         if config.class_loss == "bce":
             per_class = F.binary_cross_entropy_with_logits(outputs.logits, wanted, reduction="none")
@@ -213,6 +242,8 @@ class FcosHead(Head):
             per_class = quality_focal_loss(outputs.logits, wanted)
         else:
             per_class = focal_loss(outputs.logits, wanted)
+        if config.class_weights:
+            per_class = per_class * self.class_factors
         terms = {"class": (per_class * judged[..., None]).sum() / total}
         overlap = box_loss(boxes, target_boxes, config.box_loss)
         terms["box"] = config.box_weight * (overlap * weight).sum() / total_weight
@@ -241,12 +272,13 @@ class FcosHead(Head):
         return int(batch.has_boxes.sum())
 
     def decode(self, outputs: FcosOutputs, features: Features) -> Candidates:
-        points, strides = pyramid_points(outputs.shapes, features.strides, outputs.logits.device)
+        points, strides = self.points(outputs, features)
         scores = outputs.logits.sigmoid()
         if outputs.quality is not None:
             scores = (scores * outputs.quality.sigmoid()[..., None]).sqrt()
         boxes = self.boxes(outputs, points, strides)
-        return best_candidates(scores, boxes, features.sizes, self.config.candidates)
+        level_sizes = outputs.level_sizes if self.config.candidates_per_level else None
+        return best_candidates(scores, boxes, features.sizes, self.config.candidates, level_sizes)
 
     def predict(self, decoded: Candidates, metas: Sequence[ImageMeta]) -> list[Detections]:
         config = self.config

@@ -45,6 +45,25 @@ def test_best_candidates_gives_what_there_is_if_more_is_asked_for() -> None:
     assert [part.shape for part in found] == [(2, 12, 4), (2, 12), (2, 12)]
 
 
+def test_best_candidates_of_each_level() -> None:
+    """Levels of 3, 1 and 2 points with 2 classes; two pairs of each, and best first over all levels."""
+    scores = torch.tensor([[[0.9, 0.8], [0.7, 0.1], [0.6, 0.2], [0.05, 0.3], [0.0, 0.4], [0.5, 0.85]]])
+    boxes = torch.arange(6.0).view(1, 6, 1) + torch.tensor([0.0, 0, 1, 1])
+    found = best_candidates(scores, boxes, torch.tensor([[50, 50]]), 2, [3, 1, 2])
+    torch.testing.assert_close(found.scores, torch.tensor([[0.9, 0.85, 0.8, 0.5, 0.3, 0.05]]))
+    assert found.classes.tolist() == [[0, 1, 1, 0, 1, 0]]
+    assert found.boxes[0, :, 0].tolist() == [0, 5, 0, 5, 3, 3]
+    assert best_candidates(scores, boxes, torch.tensor([[50, 50]]), 3, [3, 1, 2]).scores.shape == (1, 8)
+
+
+def test_candidates_of_one_level_are_those_of_the_image() -> None:
+    scores, boxes = torch.rand(2, 30, 4), torch.rand(2, 30, 4) * 40
+    sizes = torch.tensor([[30, 40], [40, 20]])
+    whole = best_candidates(scores, boxes, sizes, 25)
+    for ours, reference in zip(best_candidates(scores, boxes, sizes, 25, [30]), whole, strict=True):
+        assert torch.equal(ours, reference)
+
+
 def random_candidates(seed: int, count: int = 200) -> Candidates:
     generator = torch.Generator().manual_seed(seed)
     corner = torch.rand(1, count, 2, generator=generator) * 60

@@ -11,9 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision import ops
 
+from vision_mtl.errors import ConfigError
 from vision_mtl.heads.dense.losses import (
     aligned_iou,
     box_loss,
+    class_factors,
+    class_targets,
     distribution_focal_loss,
     focal_loss,
     quality_focal_loss,
@@ -86,6 +89,15 @@ def test_focal_loss_equals_torchvisions() -> None:
     )
 
 
+def test_focal_loss_and_its_gradient_are_finite_and_right_at_extreme_logits() -> None:
+    logits = torch.tensor([[-200.0, 200.0, -60.0, 60.0]]).repeat(2, 1).requires_grad_()
+    targets = torch.tensor([[0.0], [1.0]]).expand(2, 4)
+    loss = focal_loss(logits, targets)
+    assert loss.tolist() == [[0, 150, 0, 45], [50, 0, 15, 0]]
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert gradient.tolist() == [[0, 0.75, 0, 0.75], [-0.25, 0, -0.25, 0]]
+
+
 def test_quality_focal_loss_is_the_unweighted_focal_loss_at_hard_targets() -> None:
     logits = torch.linspace(-6, 6, 25).repeat(2, 1)
     targets = torch.tensor([[0.0], [1.0]]).expand(2, 25)
@@ -142,3 +154,27 @@ def test_distances_out_of_reach_ask_for_the_nearest_end(target: float, bin_: int
     loss = distribution_focal_loss(logits, torch.tensor(target))
     entropy = F.cross_entropy(logits[None], torch.tensor([bin_]))
     assert float(loss) == pytest.approx(float(entropy), abs=5e-3)
+
+
+def test_class_targets_are_scores_at_their_classes() -> None:
+    wanted = class_targets(torch.tensor([[2, 0], [1, 1]]), torch.tensor([[0.5, 1.0], [0.0, 0.25]]), 3)
+    assert wanted.tolist() == [[[0, 0, 0.5], [1, 0, 0]], [[0, 0, 0], [0, 0.25, 0]]]
+
+
+def test_class_factors_are_1_but_for_the_named() -> None:
+    names = ("bolt", "nut", "washer")
+    assert class_factors({}, names).tolist() == [1, 1, 1]
+    assert class_factors({"washer": 2.5, "bolt": 0}, names).tolist() == [0, 1, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"wascher": 2.0}, r"class_weights: found 'wascher'.*bolt, nut, washer; did you mean 'washer'\?"),
+        ({"nut": -1.0}, r"class_weights\.nut: found -1\.0, expected 0 or more"),
+        ({"nut": math.nan}, r"class_weights\.nut: found nan"),
+    ],
+)
+def test_impossible_class_weights_are_named(weights: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        class_factors(weights, ("bolt", "nut", "washer"))

@@ -26,17 +26,43 @@ class Candidates(NamedTuple):
     classes: Tensor
 
 
-def best_candidates(scores: Tensor, boxes: Tensor, sizes: Tensor, count: int) -> Candidates:
-    """Return the `count` highest of scores (B, P, K) with the boxes (B, P, 4) of their points."""
+def best_candidates(
+    scores: Tensor, boxes: Tensor, sizes: Tensor, count: int, level_sizes: Sequence[int] | None = None
+) -> Candidates:
+    """Return the `count` highest of scores (B, P, K) with the boxes (B, P, 4) of their points.
+
+    Args:
+        scores: (B, P, K), any values that rank the pairs.
+        boxes: (B, P, 4) xyxy in network-input pixels.
+        sizes: (B, 2) valid (height, width), to which boxes are clipped.
+        count: how many of each image, or of each of its levels if `level_sizes` is given.
+        level_sizes: points of each level, which add up to P.
+    """
     classes = scores.shape[2]
     flat = scores.flatten(1)
-    values, picked = flat.topk(min(count, flat.shape[1]), 1)
+    if level_sizes is None:
+        values, picked = flat.topk(min(count, flat.shape[1]), 1)
+    else:
+        values, picked = _best_per_level(flat, [size * classes for size in level_sizes], count)
     rows = picked // classes
     chosen = boxes.gather(1, rows[..., None].expand(-1, -1, 4))
     limits = sizes.flip(1).repeat(1, 2)[:, None].to(boxes.dtype)  # (B, 1, 4): width, height, width, height
     clipped = torch.minimum(chosen.clamp(min=0), limits)
     # Clipping would turn an infinite side into a plausible one; `to_detections` has to see it.
     return Candidates(torch.where(chosen.isfinite(), clipped, chosen), values, picked % classes)
+
+
+def _best_per_level(flat: Tensor, level_sizes: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` highest of each level of `flat` (B, sum of level_sizes), best of all first, and
+    where they stand in it, each (B, M)."""
+    values, picked, start = [], [], 0
+    for level in flat.split(list(level_sizes), 1):
+        best, places = level.topk(min(count, level.shape[1]), 1)
+        values.append(best)
+        picked.append(places + start)
+        start += level.shape[1]
+    ranked, order = torch.cat(values, 1).sort(1, descending=True)
+    return ranked, torch.cat(picked, 1).gather(1, order)
 
 
 def to_detections(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from vision_mtl.errors import ConfigError, nearest
 
 
 def aligned_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -51,9 +54,10 @@ def box_loss(predicted: Tensor, target: Tensor, kind: Literal["giou", "diou", "c
 
 def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Return the sigmoid focal loss (...) for targets 0 or 1 (Lin et al., arXiv 1708.02002, eq. 5)."""
-    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    missed = torch.where(targets > 0, 1 - logits.sigmoid(), logits.sigmoid())
-    return torch.where(targets > 0, alpha, 1 - alpha) * missed**gamma * entropy
+    positive = targets > 0
+    # One logit for both cases, that of the wrong answer: a third less is kept for the gradient.
+    wrong = torch.where(positive, -logits, logits)
+    return torch.where(positive, alpha, 1 - alpha) * wrong.sigmoid() ** gamma * F.softplus(wrong)
 
 
 def quality_focal_loss(logits: Tensor, targets: Tensor, gamma: float = 2.0) -> Tensor:
@@ -76,3 +80,26 @@ def distribution_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
     below = entropy.gather(-1, left[..., None])[..., 0]
     above = entropy.gather(-1, left[..., None] + 1)[..., 0]
     return (1 - share) * below + share * above
+
+
+def class_targets(classes: Tensor, scores: Tensor, count: int) -> Tensor:
+    """Return (..., K) with scores (...) at classes (...) int64 below `count` = K, and 0 elsewhere."""
+    wanted = scores.new_zeros(*scores.shape, count)
+    return wanted.scatter_(-1, classes[..., None], scores[..., None])
+
+
+def class_factors(weights: Mapping[str, float], names: Sequence[str]) -> Tensor:
+    """Return the factor (K,) on each named class's loss, 1 where `weights` has none.
+
+    Raises:
+        ConfigError: a weight of no class of the data, or one below 0.
+    """
+    for name, weight in weights.items():
+        if name not in names:
+            raise ConfigError(
+                f"class_weights: found '{name}', expected classes of the data: {', '.join(names)}"
+                f"{nearest(name, names)}"
+            )
+        if not weight >= 0:
+            raise ConfigError(f"class_weights.{name}: found {weight}, expected 0 or more")
+    return torch.tensor([weights.get(name, 1.0) for name in names])

@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+# The class logits' first bias: a probability of 0.01 (Lin et al., arXiv 1708.02002, section 4.1).
+PRIOR = -math.log((1 - 0.01) / 0.01)
 
-def convolution(channels: int, out: int, bias: float = 0.0) -> nn.Conv2d:
-    """Return a 3x3 convolution initialised as in RetinaNet (Lin et al., arXiv 1708.02002, section 4.1)."""
-    layer = nn.Conv2d(channels, out, 3, padding=1)
+
+def convolution(channels: int, out: int, bias: float | None = 0.0) -> nn.Conv2d:
+    """Return a 3x3 convolution initialised as in RetinaNet (Lin et al., arXiv 1708.02002, section 4.1);
+    without a bias if `bias` is None."""
+    layer = nn.Conv2d(channels, out, 3, padding=1, bias=bias is not None)
     nn.init.normal_(layer.weight, std=0.01)
-    nn.init.constant_(layer.bias, bias)  # type: ignore[arg-type]
+    if bias is not None:
+        nn.init.constant_(layer.bias, bias)  # type: ignore[arg-type]
     return layer
 
 
-class GroupNormTower(nn.Sequential):
-    """Convolution, group norm (32 groups) and ReLU, `depth` times; the layout of torchvision's heads."""
-
-    def __init__(self, channels: int, width: int, depth: int) -> None:
-        layers: list[nn.Module] = []
-        for i in range(depth):
-            layers += [convolution(width if i else channels, width), nn.GroupNorm(32, width), nn.ReLU()]
-        super().__init__(*layers)
+class SharedTower(nn.Sequential):
+    """Layers that read every pyramid level alike."""
 
     def forward(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
         """Return a map (B, width, H, W) for each level."""
-        return [super(GroupNormTower, self).forward(level) for level in pyramid]
+        return [super(SharedTower, self).forward(level) for level in pyramid]
+
+
+def group_norm_tower(channels: int, width: int, depth: int) -> SharedTower:
+    """Return convolution, group norm (32 groups) and ReLU, `depth` times; as in torchvision's FCOS."""
+    layers: list[nn.Module] = []
+    for i in range(depth):
+        layers += [convolution(width if i else channels, width), nn.GroupNorm(32, width), nn.ReLU()]
+    return SharedTower(*layers)
+
+
+def block_tower(channels: int, depth: int, norm: Literal["none", "group"]) -> SharedTower:
+    """Return `depth` blocks of `channels` channels, the layout of torchvision's RetinaNet: convolution with
+    a bias and ReLU, or without one, group norm (32 groups) and ReLU."""
+    if norm == "none":
+        return SharedTower(*(nn.Sequential(convolution(channels, channels), nn.ReLU()) for _ in range(depth)))
+    return SharedTower(
+        *(
+            nn.Sequential(convolution(channels, channels, None), nn.GroupNorm(32, channels), nn.ReLU())
+            for _ in range(depth)
+        )
+    )
 
 
 class BatchNormTower(nn.Module):
@@ -58,13 +79,13 @@ class BatchNormTower(nn.Module):
 
 def tower(
     channels: int, width: int, depth: int, norm: Literal["group", "batch"], levels: int
-) -> GroupNormTower | BatchNormTower:
+) -> SharedTower | BatchNormTower:
     """Return `depth` convolutions from `channels` to `width` channels for a pyramid of `levels` levels."""
     if norm == "group":
-        return GroupNormTower(channels, width, depth)
+        return group_norm_tower(channels, width, depth)
     return BatchNormTower(channels, width, depth, levels)
 
 
 def per_point(levels: Sequence[Tensor]) -> Tensor:
     """Join maps (B, C, H, W) of all levels to (B, P, C) float32."""
-    return torch.cat([level.flatten(2) for level in levels], 2).transpose(1, 2).float()
+    return torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels], 1).float()
