@@ -141,6 +141,28 @@ def test_heads_first_leaves_the_trunk_as_it_was(tiny_coco_root: Path, tmp_path: 
         assert not all(torch.equal(states[1]["model"][key], start[key]) for key in keys), head
 
 
+@pytest.mark.parametrize(
+    ("head", "trunk"),
+    [
+        ("{type: retinanet, depth: 1, anchor_scale: 2}", "{name: resnet18, channels: 64}"),
+        (
+            "{type: faster_rcnn, proposals: 50, proposals_train: 50}",
+            "{name: resnet18, channels: 32, finest: 2, extra: p6}",
+        ),
+    ],
+)
+def test_every_detector_trains_beside_label_heads_and_is_judged_alike_twice(
+    tiny_coco_root: Path, tmp_path: Path, head: str, trunk: str
+) -> None:
+    config = str(write_config(tmp_path, tiny_coco_root))
+    overrides = [f"heads.objects={head}", f"trunk={trunk}", "training.epochs=1"]
+    best = train_from_config(config, overrides, tmp_path / "run")
+    assert best["heads"]["objects"]["mAP"] is not None
+    again = evaluate_checkpoint(str(tmp_path / "run/checkpoints/best.pt"), [], "val", tmp_path / "again")
+    assert again["heads"] == best["heads"]
+    assert again["losses"] == pytest.approx(best["losses"], rel=1e-5)
+
+
 def test_resuming_with_another_config_shows_the_difference(trained: Path) -> None:
     with pytest.raises(CheckpointError, match=r"training\.lr: 0\.001 -> 0\.5"):
         train_from_config(str(trained / "config.yaml"), ["training.lr=0.5"], trained, resume=True)

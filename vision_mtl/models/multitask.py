@@ -12,12 +12,22 @@ from torch import Tensor, nn
 from vision_mtl.errors import ConfigError
 from vision_mtl.heads.base import Decoded, Head, LabelInfo, Outputs, TrunkInfo
 from vision_mtl.heads.classification import ClassificationConfig, MultilabelConfig
+from vision_mtl.heads.faster_rcnn import FasterRcnnConfig
 from vision_mtl.heads.fcos import FcosConfig
 from vision_mtl.heads.regression import RegressionConfig
+from vision_mtl.heads.retinanet import RetinanetConfig
+from vision_mtl.models.published import check_weights
 from vision_mtl.models.trunk import Trunk, TrunkConfig
 from vision_mtl.structures import Batch, Features, ImageMeta, Prediction
 
-AnyHeadConfig = FcosConfig | ClassificationConfig | MultilabelConfig | RegressionConfig
+AnyHeadConfig = (
+    FcosConfig
+    | RetinanetConfig
+    | FasterRcnnConfig
+    | ClassificationConfig
+    | MultilabelConfig
+    | RegressionConfig
+)
 
 
 class ModelConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -41,6 +51,13 @@ class ModelConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
                 "trunk.norm: found 'frozen' with trunk.weights null; frozen statistics need pretrained "
                 "weights: set trunk.weights=imagenet, or trunk.norm=batch to train from random weights"
             )
+        if self.weights is not None:
+            if self.trunk.weights is not None:
+                raise ConfigError(
+                    "weights and trunk.weights: found both, expected one; weights fill the trunk too: set "
+                    "trunk.weights=null"
+                )
+            check_weights(self.weights, self.trunk)
         if not self.heads:
             raise ConfigError("heads: found none, expected at least one, e.g. heads={objects: {type: fcos}}")
         for name, head in self.heads.items():

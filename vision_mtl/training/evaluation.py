@@ -84,6 +84,7 @@ def evaluate(
     """Evaluate `model` (put into evaluation mode) on all images of `source`.
 
     The truth comes from the source's annotations and labels, never from what the loader made of them.
+    Random draws in the losses (of two-stage heads) are the same each time, and leave training's as they were.
     """
     started = time.perf_counter()
     model.eval()
@@ -96,7 +97,9 @@ def evaluate(
     sums: dict[str, float] = dict.fromkeys(metrics, 0.0)
     counts: dict[str, int] = dict.fromkeys(metrics, 0)
     images = 0
-    with progress_bar() as progress:
+    devices = [device] if device.type == "cuda" else []
+    with progress_bar() as progress, torch.random.fork_rng(devices):
+        torch.manual_seed(0)
         bar = progress.add_task("evaluating", total=len(loader), note="")
         for batch in loader:
             labelled = {name: head.count_labels(batch) for name, head in model.named_heads().items()}
