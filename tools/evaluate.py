@@ -1,11 +1,13 @@
 """Evaluate a checkpoint: one table with a row per head, mAP beside accuracy.
 
+A config (.yaml) in place of the checkpoint evaluates its `weights` as they are, without training.
 Writes metrics.json, and detections.json in COCO's results format.
 
 examples:
   python tools/evaluate.py runs/shapes-1/checkpoints/best.pt
   python tools/evaluate.py runs/bccd-1/checkpoints/best.pt --split test data.root=/data/bccd
   python tools/evaluate.py runs/coco-1/checkpoints/best.pt evaluation.backend=hotcoco --output coco-val
+  python tools/evaluate.py configs/torchvision_fcos.yaml data.root=/data/coco
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", help="best.pt or last.pt of a run")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the run's config")
+    parser.add_argument("checkpoint", help="best.pt or last.pt of a run, or a config with weights")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="where to write (default: <run>/evaluation-<split>)"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where to write (default: <run>/evaluation-<split>, runs/evaluation-<config>-<split>)",
     )
     return parser.parse_intermixed_args()
 

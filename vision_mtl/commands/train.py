@@ -19,16 +19,17 @@ import vision_mtl
 from vision_mtl.allocator import keep_freed_memory
 from vision_mtl.commands.shared import choose_device, evaluation_loader
 from vision_mtl.config import Config, load_config, to_tree
-from vision_mtl.data.augment import Augmentation
-from vision_mtl.data.dataset import Dataset, Source, describes_whole_image
+from vision_mtl.data.dataset import Source, training_dataset
 from vision_mtl.data.loader import Loader, TrainingBatches
+from vision_mtl.data.sampling import repeat_factors
 from vision_mtl.data.sources import open_evaluation, open_sources
 from vision_mtl.errors import ConfigError
 from vision_mtl.models.multitask import build_model
 from vision_mtl.models.precision import resolve_precision
-from vision_mtl.models.pretrained import load_trunk_weights
 from vision_mtl.models.vocabulary import label_infos, label_sources, trained_categories
+from vision_mtl.models.weights import load_weights
 from vision_mtl.reporting.tables import heads_table, text
+from vision_mtl.reporting.weights_report import weights_text
 from vision_mtl.training.balancing import Balancer
 from vision_mtl.training.engine import Run, train
 from vision_mtl.training.evaluation import check_best
@@ -75,13 +76,12 @@ def seed_everything(seed: int) -> None:
 
 def training_loader(config: Config, sources: Sequence[Source]) -> tuple[Loader, TrainingBatches]:
     """Return the augmented batches of the training sources and their order."""
-    whole = any(describes_whole_image(source.labels) for source in sources)
-    data = config.data
-    augmentation = Augmentation(
-        data.augment, data.resize, keep_boxes=whole, min_visibility=data.min_visibility
-    )
-    dataset = Dataset(sources, data.resize, augmentation, config.training.seed)
-    batches = TrainingBatches(dataset.sizes(), data.batch_size, config.training.seed)
+    data, training = config.data, config.training
+    dataset = training_dataset(data, sources, training.seed, training.epochs)
+    factors = None
+    if data.repeat_threshold:
+        factors = repeat_factors(*dataset.object_classes(), data.repeat_threshold)
+    batches = TrainingBatches(dataset.sizes(), data.batch_size, training.seed, factors)
     loader = Loader(dataset, batches, data.workers, data.prefetch, skip_bad=data.bad_images == "skip")
     return loader, batches
 
@@ -113,11 +113,13 @@ def train_from_config(
         keep_freed_memory()
     seed_everything(config.training.seed)
     model = build_model(config.model(), labels)
-    load_trunk_weights(model.trunk, config.trunk)
+    started_from = None if resume else load_weights(model, config.model(), labels)
     model.to(device)
     check_best(model, val, config.evaluation.best, config.evaluation.backend)
     make_folder(folder)  # only now: nothing is written before all of the input has proved good
     start_logging(folder / "log.txt")
+    if started_from is not None:
+        logger.info("%s", weights_text(started_from))
     tree = to_tree(config)
     balancer = Balancer(config.balancing, {name: head.weight for name, head in config.heads.items()}).to(
         device
