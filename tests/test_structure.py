@@ -25,6 +25,7 @@ ORDER = [
     ["training", "inference", "reporting"],
     ["config"],
     ["commands"],
+    ["benchmark"],
     ["tools"],
 ]
 RANKS = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -1,0 +1,101 @@
+"""`tools/benchmark.py`: what to measure, and the tables of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from vision_mtl.benchmark.accuracy import (
+    Ledger,
+    Results,
+    Trial,
+    choose_settings,
+    open_arena,
+    versions,
+)
+from vision_mtl.benchmark.accuracy_report import accuracy_plot, accuracy_table, group_runs, mean_score
+from vision_mtl.config import load_config
+from vision_mtl.errors import ConfigError, nearest
+from vision_mtl.reporting.tables import text
+from vision_mtl.training.log import start_logging
+
+logger = logging.getLogger(__name__)
+
+
+def compare_accuracy(
+    config_path: str,
+    overrides: Sequence[str],
+    results: Path,
+    plot: Path | None,
+    names: Sequence[str],
+    budget: float,
+    search: float,
+    seeds: int,
+    evaluations: int,
+    command: str,
+) -> None:
+    """Train every contender for `budget` seconds and print AP against seconds.
+
+    Each has its learning rate and precision chosen by short runs of `search` seconds. Our best one and
+    the best peer are then run with `seeds` seeds, so that the difference has a spread. Runs that `results`
+    holds are not repeated, so the table can be built over several sittings.
+
+    Raises:
+        VisionMTLError: a wrong config, data set, contender or results file.
+    """
+    start_logging()
+    if min(budget, search) <= 0 or seeds < 1 or evaluations < 1:
+        raise ConfigError(
+            f"found --minutes {budget / 60:g}, --search-seconds {search:g}, --seeds {seeds}, "
+            f"--evaluations {evaluations}; expected all of them above 0"
+        )
+    arena = open_arena(load_config(config_path, overrides))
+    for name in names:
+        if name not in arena.build:
+            raise ConfigError(
+                f"--contenders: found '{name}'{nearest(name, arena.build) or '.'} "
+                f"Known: {', '.join(arena.build)}"
+            )
+    ledger = Ledger(results, arena, Results(command, machine(), versions(), config_path))
+    chosen = {}
+    for name in names or arena.build:
+        precision, lr = chosen[name] = choose_settings(ledger, name, search)
+        ledger.run(Trial(name, precision, lr, 0, budget), evaluations)
+    best = [
+        max(side, key=lambda name: mean_score(groups[name]))
+        for groups in [group_runs(ledger.results.runs, budget)]
+        for side in (
+            [name for name in chosen if name.startswith("ours")],
+            [name for name in chosen if not name.startswith("ours")],
+        )
+        if side
+    ]
+    for seed in range(1, seeds):
+        for name in best:
+            precision, lr = chosen[name]
+            ledger.run(Trial(name, precision, lr, seed, budget), evaluations)
+    groups = group_runs(ledger.results.runs, budget)
+    title = f"{Path(config_path).stem}: AP on val against seconds of training"
+    logger.info("%s", text(accuracy_table(groups, title), width=140))
+    if len(best) == 2:
+        ours, peer = (mean_score(groups[name]) for name in best)
+        logger.info("%s is %+.1f AP against %s", best[0], 100 * (ours - peer), best[1])
+    if plot is not None:
+        accuracy_plot(groups, title, plot)
+        logger.info("the plot is in %s", plot)
+    logger.info("all runs are in %s", results)
+
+
+def machine() -> str:
+    """Return the processor, and how many of its cores this process may use."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass  # not Linux: the platform's name has to do
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores of {name}"
