@@ -6,6 +6,7 @@ examples:
   python tools/infer.py photo.jpg --checkpoint runs/shapes-1/checkpoints/best.pt --output answers --draw
   python tools/infer.py images/ more/ --recursive --checkpoint best.pt --output answers --threshold 0.5
   python tools/infer.py images/ --checkpoint best.pt --output answers --set data.resize.shorter=480
+  python tools/infer.py images/ --checkpoint configs/torchvision_fcos.yaml --output answers --draw
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "inputs", nargs="+", metavar="IMAGE_OR_FOLDER", help="image files, or folders of them"
     )
-    parser.add_argument("--checkpoint", required=True, metavar="C", help="best.pt or last.pt of a run")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="C",
+        help="best.pt or last.pt of a run, or a config with COCO weights",
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where to write")
     parser.add_argument(
         "--threshold",

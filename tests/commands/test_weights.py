@@ -11,8 +11,9 @@ import pytest
 import torch
 from torchvision.models import detection
 
-from tests.models.torchvision_files import SMALL, saved, small_backbone
+from tests.models.torchvision_files import COCO, SMALL, saved, small_backbone
 from vision_mtl.commands.evaluate import evaluate_checkpoint
+from vision_mtl.commands.infer import infer_with_checkpoint
 from vision_mtl.commands.shared import open_checkpoint
 from vision_mtl.commands.train import train_from_config
 from vision_mtl.errors import CheckpointError, ConfigError
@@ -177,7 +178,7 @@ def test_a_config_without_weights_or_of_other_classes_is_not_evaluated(
 ) -> None:
     config = write_config(tmp_path, other_data(tiny_coco_root, tmp_path / "data"))
     with pytest.raises(
-        ConfigError, match=r"tiny\.yaml: weights: found null, and an untrained network cannot"
+        ConfigError, match=r"tiny\.yaml: weights: found null, and an untrained network has no answers"
     ):
         evaluate_checkpoint(config, [], "val", tmp_path / "out")
     with pytest.raises(ConfigError, match=r"fill none of the heads objects, kind, count to the last tensor"):
@@ -185,6 +186,42 @@ def test_a_config_without_weights_or_of_other_classes_is_not_evaluated(
             config, [f"weights={checkpoint}", "heads.count.features=c4"], "val", tmp_path / "out"
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_images_are_answered_by_published_weights_without_a_data_set(
+    tiny_coco_root: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    weights = saved(tmp_path / "file.pth", detection.FCOS(small_backbone(), 91).state_dict())
+    config = tmp_path / "small.yaml"
+    config.write_text(
+        f"{SMALL}  kind: {{type: classification, source: attribute, field: kind}}\n"
+        f"data: {{resize: {{shorter: 64, longer: 96}}, workers: 0}}\nweights: {weights}\n"
+    )
+    images = [str(tiny_coco_root / "images")]
+    overrides = ["heads.objects.score_threshold=0"]
+    skipped = infer_with_checkpoint(images, str(config), tmp_path / "out", 0.0, False, False, overrides)
+    assert skipped == 0
+    entries = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+    assert len(entries) == 8
+    found = [answer for entry in entries for answer in entry["detections"]]
+    assert found
+    names = dict(zip(COCO.ids, COCO.names, strict=True))
+    assert all(names[answer["category_id"]] == answer["category"] for answer in found)
+    assert not any(entry["labels"] for entry in entries)
+
+
+def test_only_weights_of_coco_answer_without_a_data_set(
+    checkpoint: Path, tiny_coco_root: Path, tmp_path: Path
+) -> None:
+    images, output = [str(tiny_coco_root / "images")], tmp_path / "out"
+    config = write_config(tmp_path, tiny_coco_root, more=f"weights: {checkpoint}")
+    with pytest.raises(ConfigError, match=r"fill none of the heads objects"):
+        infer_with_checkpoint(images, config, output, 0.3, False, False)
+    heads = ["heads={kind: {type: classification, source: attribute, field: kind}}"]
+    with pytest.raises(ConfigError, match=r"tiny\.yaml: heads: found no detection head"):
+        infer_with_checkpoint(images, config, output, 0.3, False, False, heads)
+    assert not output.exists()
 
 
 def test_the_tool_evaluates_a_torchvision_file(tiny_coco_root: Path, tmp_path: Path) -> None:
@@ -209,5 +246,5 @@ weights: {saved(tmp_path / "file.pth", detection.FCOS(small_backbone(), 91).stat
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
     assert "objects: 3 of 3 classes are the file's" in said
-    assert "not evaluated, since the weights do not fill them: kind" in said
+    assert "left out, since the weights do not fill them: kind" in said
     assert list(json.loads((tmp_path / "out/metrics.json").read_text())["heads"]) == ["objects"]

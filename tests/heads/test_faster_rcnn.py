@@ -14,10 +14,9 @@ from torchvision.ops import box_iou
 from tests.heads.torchvision_weights import (
     as_batch,
     assert_same_detections,
+    enliven_two_stage,
     random_images,
-    randomise_norms,
     skip_resize,
-    spread_outputs,
     trunk_state,
 )
 from vision_mtl.errors import ConfigError
@@ -387,15 +386,8 @@ class Pair:
             }
             variant = FasterRcnnConfig(rpn_depth=2, box_head="conv", proposals=150, proposals_train=150)
         self.theirs = builder(weights=None, weights_backbone=None, num_classes=91, **options).eval()
-        randomise_norms(self.theirs, generator)
         skip_resize(self.theirs)
-        rpn, predictor = self.theirs.rpn.head, self.theirs.roi_heads.box_predictor
-        spread_outputs(rpn.cls_logits, 0.0, 1.0)
-        spread_outputs(rpn.bbox_pred, 0.0, 0.05)
-        spread_outputs(predictor.cls_score, 0.0, 2.0)
-        spread_outputs(predictor.bbox_pred, 0.0, 0.5)
-        with torch.no_grad():
-            self.theirs([image / 255 for image in random_images([(160, 192)], generator)])
+        enliven_two_stage(self.theirs, generator)
         norm = "batch" if second else "none"
         config = TrunkConfig(name="resnet50", norm="batch", finest=2, extra="p6", pyramid_norm=norm)
         self.trunk = Trunk(config).eval()

@@ -14,10 +14,11 @@ from tests.heads.torchvision_weights import (
     Size,
     as_batch,
     assert_same_detections,
+    enliven_dense,
     random_images,
-    randomise_norms,
     skip_resize,
     trunk_state,
+    with_area,
 )
 from vision_mtl.heads.base import LabelInfo, TrunkInfo
 from vision_mtl.heads.fcos import FcosConfig, FcosHead
@@ -58,34 +59,13 @@ class Pair:
     limit: int  # torchvision's detections per image, which `theirs` has no more
 
 
-@torch.no_grad()
-def enliven(model: Any, generator: torch.Generator) -> None:
-    """Give a fresh detector norms that do something, class logits that reach far above the thresholds, and
-    boxes that differ from one another. The test of detections asserts that it worked."""
-    randomise_norms(model, generator)
-    for module in model.modules():
-        if isinstance(module, nn.GroupNorm):
-            module.weight.uniform_(0.5, 1.5, generator=generator)
-            module.bias.normal_(0, 0.1, generator=generator)
-    images, _ = model.transform([image / 255 for image in random_images([(128, 160)], generator)])
-    pyramid = list(model.backbone(images.tensors).values())
-    classes, boxes = model.head.classification_head, model.head.regression_head
-    is_fcos = isinstance(model, detection.FCOS)
-    spreads = [(classes.conv, classes.cls_logits, 1.5), (boxes.conv, boxes.bbox_reg, 1.0 if is_fcos else 0.3)]
-    if is_fcos:
-        boxes.bbox_reg.bias.fill_(2.0)  # most distances above 0, where the ReLU cuts them
-        spreads.append((boxes.conv, boxes.bbox_ctrness, 1.0))
-    for tower, layer, spread in spreads:
-        layer.weight *= spread / torch.cat([layer(tower(level)).flatten() for level in pyramid]).std()
-
-
 @pytest.fixture(scope="module", params=list(CONFIGS))
 def pair(request: pytest.FixtureRequest) -> Pair:
     torch.manual_seed(0)
     builder, config = request.param, CONFIGS[request.param]
     theirs = getattr(detection, builder)(weights=None, weights_backbone=None, num_classes=SLOTS)
     skip_resize(theirs)
-    enliven(theirs.eval(), torch.Generator().manual_seed(0))
+    enliven_dense(theirs.eval(), torch.Generator().manual_seed(0))
     extra = "p6p7_from_c5" if builder.endswith("v2") else "p6p7_from_p5"
     trunk = Trunk(TrunkConfig(name="resnet50", extra=extra))
     trunk.load_state_dict(trunk_state(theirs))
@@ -105,19 +85,12 @@ def test_settings_are_torchvisions(pair: Pair) -> None:
 
 @torch.no_grad()
 def answers(pair: Pair, sizes: list[Size]) -> list[tuple[Detections, dict[str, Tensor]]]:
-    """Return ours and torchvision's answer to random images, one pair per image.
-
-    Boxes without area, which clipping leaves of boxes in the padding, are torchvision's alone. They suppress
-    none, but count for its limit, so ours is taken after they are dropped.
-    """
+    """Return ours and torchvision's answer to random images, one pair per image."""
     images = random_images(sizes, torch.Generator().manual_seed(sum(map(sum, sizes))))
     batch, limit = as_batch(images), pair.head.config.max_detections
     features = pair.trunk(batch.images, batch.sizes)
     ours = pair.head.predict(pair.head.decode(pair.head(features), features), batch.metas)
-    theirs = []
-    for answer in pair.theirs([image / 255 for image in images]):
-        has_area = (answer["boxes"][:, 2:] > answer["boxes"][:, :2]).all(1)
-        theirs.append({name: part[has_area][:limit] for name, part in answer.items()})
+    theirs = [with_area(answer, limit) for answer in pair.theirs([image / 255 for image in images])]
     return list(zip(ours, theirs, strict=True))
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import detection
+from torchvision.ops import FrozenBatchNorm2d
 
 from vision_mtl.structures import Batch, Detections, ImageMeta
 
@@ -24,9 +26,9 @@ def randomise_norms(model: nn.Module, generator: torch.Generator) -> None:
     The scale is below 1 on average, so that activations do not grow through a ResNet's residual blocks.
     """
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
+        if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
+            assert isinstance(module.running_mean, Tensor)
+            assert isinstance(module.running_var, Tensor)
             module.running_mean.normal_(0, 0.1, generator=generator)
             module.running_var.uniform_(0.8, 1.6, generator=generator)
             module.weight.uniform_(0.4, 0.8, generator=generator)
@@ -52,6 +54,39 @@ def spread_outputs(layer: nn.Conv2d | nn.Linear, mean: float, std: float) -> Non
         return layer(*args)
 
     handle = layer.register_forward_hook(rescale)
+
+
+@torch.no_grad()
+def enliven_dense(model: Any, generator: torch.Generator) -> None:
+    """Give a fresh FCOS or RetinaNet norms that do something, class logits that reach far above the
+    thresholds, and boxes that differ from one another. It must read images at the size they have."""
+    randomise_norms(model, generator)
+    for module in model.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.weight.uniform_(0.5, 1.5, generator=generator)
+            module.bias.normal_(0, 0.1, generator=generator)
+    images, _ = model.transform([image / 255 for image in random_images([(128, 160)], generator)])
+    pyramid = list(model.backbone(images.tensors).values())
+    classes, boxes = model.head.classification_head, model.head.regression_head
+    is_fcos = isinstance(model, detection.FCOS)
+    spreads = [(classes.conv, classes.cls_logits, 1.5), (boxes.conv, boxes.bbox_reg, 1.0 if is_fcos else 0.3)]
+    if is_fcos:
+        boxes.bbox_reg.bias.fill_(2.0)  # most distances above 0, where the ReLU cuts them
+        spreads.append((boxes.conv, boxes.bbox_ctrness, 1.0))
+    for tower, layer, spread in spreads:
+        layer.weight *= spread / torch.cat([layer(tower(level)).flatten() for level in pyramid]).std()
+
+
+@torch.no_grad()
+def enliven_two_stage(model: Any, generator: torch.Generator) -> None:
+    """Do the same for a fresh Faster R-CNN: proposals and classes that differ from place to place."""
+    randomise_norms(model, generator)
+    rpn, predictor = model.rpn.head, model.roi_heads.box_predictor
+    spread_outputs(rpn.cls_logits, 0.0, 1.0)
+    spread_outputs(rpn.bbox_pred, 0.0, 0.05)
+    spread_outputs(predictor.cls_score, 0.0, 2.0)
+    spread_outputs(predictor.bbox_pred, 0.0, 0.5)
+    model([image / 255 for image in random_images([(160, 192)], generator)])
 
 
 def skip_resize(model: Any) -> None:
@@ -111,6 +146,16 @@ def as_batch(images: list[Tensor], boxes: list[Tensor] | None = None, classes: A
         labels={},
         metas=[ImageMeta(i, f"{i}.png", size, (1.0, 1.0)) for i, size in enumerate(sizes)],
     )
+
+
+def with_area(answer: dict[str, Tensor], limit: int) -> dict[str, Tensor]:
+    """Return the first `limit` of torchvision's detections of an image that have an area.
+
+    Clipping leaves boxes without area of those in the padding. They suppress none, but torchvision keeps
+    them and counts them for its limit, which must therefore be lifted before; ours drops them.
+    """
+    has_area = (answer["boxes"][:, 2:] > answer["boxes"][:, :2]).all(1)
+    return {name: part[has_area][:limit] for name, part in answer.items()}
 
 
 def assert_same_detections(

@@ -8,18 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vision_mtl.commands.shared import Trained, choose_device, evaluation_loader, open_checkpoint
+from vision_mtl.commands.shared import (
+    choose_device,
+    evaluation_loader,
+    is_config,
+    open_checkpoint,
+    open_weights,
+)
 from vision_mtl.config import load_config
 from vision_mtl.data.sources import open_evaluation, open_sources
-from vision_mtl.errors import ConfigError, DataError
+from vision_mtl.errors import DataError
 from vision_mtl.heads.evaluation import DetectionMetric, MultilabelMetric, SingleLabelMetric
-from vision_mtl.models.multitask import MultiTaskModel, build_model
 from vision_mtl.models.precision import resolve_precision
 from vision_mtl.models.vocabulary import label_infos, label_sources, trained_categories
-from vision_mtl.models.weights import load_weights
 from vision_mtl.reporting.tables import heads_table, per_class_table, text
-from vision_mtl.reporting.weights_report import weights_text
-from vision_mtl.training.engine import Progress, describe_evaluation, write_json
+from vision_mtl.training.engine import describe_evaluation, write_json
 from vision_mtl.training.evaluation import Evaluation, evaluate
 from vision_mtl.training.log import start_logging
 
@@ -42,8 +45,10 @@ def evaluate_checkpoint(
         VisionMTLError: a wrong checkpoint, config, override, split or data set.
     """
     start_logging()
-    if Path(path).suffix in (".yaml", ".yml"):
-        trained = open_weights(path, overrides, split)
+    if is_config(path):
+        config = load_config(path, overrides)
+        sources = open_sources(config.data, split, label_sources(config.heads))
+        trained = open_weights(path, config, label_infos(config.heads, sources))
         default = Path("runs") / f"evaluation-{Path(path).stem}-{split}"
     else:
         trained = open_checkpoint(path, overrides)
@@ -74,42 +79,6 @@ def evaluate_checkpoint(
         print_per_class(result)
     logger.info("metrics.json and predictions are in %s", folder)
     return metrics
-
-
-def open_weights(path: str, overrides: Sequence[str], split: str) -> Trained:
-    """Return the network of a config with its `weights`, untrained, for the categories of the split.
-
-    Only heads that the weights fill to the last tensor and class are kept: the others would guess.
-
-    Raises:
-        ConfigError: the config has no `weights`, or they fill no head.
-    """
-    config = load_config(path, overrides)
-    if config.weights is None:
-        raise ConfigError(
-            f"{path}: weights: found null, and an untrained network cannot be evaluated; set e.g. "
-            "weights=torchvision:fcos_resnet50_fpn/COCO_V1, or give a run's checkpoint instead of a config"
-        )
-    labels = label_infos(config.heads, open_sources(config.data, split, label_sources(config.heads)))
-    model = build_model(config.model(), labels)
-    report = load_weights(model, config.model(), labels)
-    logger.info("%s", weights_text(report))
-    whole = report.whole_heads()
-    if not whole:
-        raise ConfigError(
-            f"{path}: weights={config.weights} fill none of the heads {', '.join(config.heads)} to the last "
-            f"tensor and class of data.{split}; train first, and evaluate the run's checkpoint"
-        )
-    if left_out := [name for name in config.heads if name not in whole]:
-        logger.warning("not evaluated, since the weights do not fill them: %s", ", ".join(left_out))
-    heads = model.named_heads()
-    config.heads = {name: config.heads[name] for name in whole}
-    return Trained(
-        MultiTaskModel(model.trunk, {name: heads[name] for name in whole}).eval(),
-        config,
-        {name: labels[name] for name in whole},
-        Progress(),
-    )
 
 
 def write_evaluation(result: Evaluation, metrics: dict[str, Any], folder: Path) -> None:

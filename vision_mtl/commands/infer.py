@@ -6,7 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vision_mtl.commands.shared import choose_device, open_checkpoint
+from vision_mtl.commands.shared import Trained, choose_device, is_config, open_checkpoint, open_weights
+from vision_mtl.config import load_config
+from vision_mtl.errors import ConfigError
 from vision_mtl.inference.files import find_images
 from vision_mtl.inference.predictor import Predictor
 from vision_mtl.inference.writers import (
@@ -19,7 +21,25 @@ from vision_mtl.inference.writers import (
     write_predictions,
 )
 from vision_mtl.models.precision import resolve_precision
+from vision_mtl.models.published import coco_classes
 from vision_mtl.progress import duration, progress_bar
+from vision_mtl.training.log import start_logging
+
+
+def open_detector(path: str, overrides: Sequence[str]) -> Trained:
+    """Return the detector of a config with COCO weights, which needs no data set; its other heads are left
+    out, since nothing says what they answer with.
+
+    Raises:
+        ConfigError: the config has no detection head or no `weights`, or they are not of COCO's classes.
+        CheckpointError: weights that cannot be loaded.
+    """
+    start_logging()  # what was loaded, and what is left out
+    config = load_config(path, overrides)
+    config.heads = {name: head for name, head in config.heads.items() if head.label_source() is None}
+    if not config.heads:
+        raise ConfigError(f"{path}: heads: found no detection head, and published weights have no other")
+    return open_weights(path, config, dict.fromkeys(config.heads, coco_classes()))
 
 
 def infer_with_checkpoint(
@@ -34,12 +54,13 @@ def infer_with_checkpoint(
     """Predict files as `tools/infer.py` does; return how many could not be read.
 
     Raises:
-        VisionMTLError: wrong inputs or checkpoint, before anything is written; or an output folder that
-            cannot be written.
+        VisionMTLError: wrong inputs, checkpoint or config, before anything is written; or an output folder
+            that cannot be written.
     """
     drawings = output / "drawings"
     found = find_images(inputs, recursive, leave_out=drawings)
-    trained = open_checkpoint(checkpoint, overrides)
+    open_it = open_detector if is_config(checkpoint) else open_checkpoint
+    trained = open_it(checkpoint, overrides)
     config = trained.config
     device = choose_device(config.training.device)
     predictor = Predictor(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,17 +16,21 @@ from vision_mtl.data.loader import EvaluationBatches, Loader
 from vision_mtl.errors import CheckpointError, ConfigError
 from vision_mtl.heads.base import LabelInfo
 from vision_mtl.models.multitask import MultiTaskModel, build_model
+from vision_mtl.models.weights import load_weights
+from vision_mtl.reporting.weights_report import weights_text
 from vision_mtl.training.checkpoint import load_checkpoint
 from vision_mtl.training.engine import Progress
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A model from a checkpoint.
+    """A model that answers, from a checkpoint or from published weights.
 
     Attributes:
-        model: the averaged weights, in evaluation mode, on the CPU.
-        config: the run's config.
+        model: in evaluation mode, on the CPU; of a run the averaged weights.
+        config: the run's, or that of the weights.
         labels: head -> what it answers with.
         progress: where the run stood.
     """
@@ -81,3 +86,48 @@ def open_checkpoint(path: str | Path, overrides: Sequence[str] = ()) -> Trained:
     except RuntimeError as error:
         raise CheckpointError(f"'{path}' does not fit the network of the overrides: {error}") from error
     return Trained(model.eval(), config, labels, Progress(**state["progress"]))
+
+
+def is_config(path: str | Path) -> bool:
+    """Return whether `path` names a config, which stands for its `weights`, and not a checkpoint."""
+    return Path(path).suffix in (".yaml", ".yml")
+
+
+def open_weights(path: str, config: Config, labels: Mapping[str, LabelInfo]) -> Trained:
+    """Return the network of a config with its `weights`, untrained.
+
+    Only heads that the weights fill to the last tensor and class are kept: the others would guess.
+
+    Args:
+        path: the config's, for errors.
+        config: as loaded.
+        labels: head name -> what it is to answer with.
+
+    Raises:
+        ConfigError: the config has no `weights`, or they fill no head.
+        CheckpointError: weights that cannot be loaded.
+    """
+    if config.weights is None:
+        raise ConfigError(
+            f"{path}: weights: found null, and an untrained network has no answers; set e.g. "
+            "weights=torchvision:fcos_resnet50_fpn/COCO_V1, or give a run's checkpoint instead of a config"
+        )
+    model = build_model(config.model(), dict(labels))
+    report = load_weights(model, config.model(), labels)
+    logger.info("%s", weights_text(report))
+    whole = report.whole_heads()
+    if not whole:
+        raise ConfigError(
+            f"{path}: weights={config.weights} fill none of the heads {', '.join(config.heads)} to the last "
+            "tensor and class; train first, and give the run's checkpoint"
+        )
+    if left_out := [name for name in config.heads if name not in whole]:
+        logger.warning("left out, since the weights do not fill them: %s", ", ".join(left_out))
+    heads = model.named_heads()
+    config.heads = {name: config.heads[name] for name in whole}
+    return Trained(
+        MultiTaskModel(model.trunk, {name: heads[name] for name in whole}).eval(),
+        config,
+        {name: labels[name] for name in whole},
+        Progress(),
+    )

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -26,9 +25,10 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from vision_mtl.data.annotations import AnnotationIndex
 from vision_mtl.errors import ConfigError
-from vision_mtl.heads.base import Head, HeadConfig, LabelInfo, TrunkInfo
+from vision_mtl.heads.base import Head, LabelInfo, TrunkInfo
 from vision_mtl.heads.dense.decoding import Candidates, to_detections
 from vision_mtl.heads.dense.losses import class_factors
+from vision_mtl.heads.detection import DetectionConfig
 from vision_mtl.heads.evaluation import DetectionMetric, describe_detections
 from vision_mtl.metrics.detection import Backend
 from vision_mtl.structures import Batch, Detections, Features, ImageMeta, Prediction
@@ -42,7 +42,7 @@ SMALLEST_SIDE = 1e-2  # pixels; torchvision drops detections with a shorter one
 Targets = list[dict[str, Tensor]]  # per image: `boxes` (N, 4), `labels` (N,) from 1, `crowds` (C, 4)
 
 
-class FasterRcnnConfig(HeadConfig, tag="faster_rcnn", kw_only=True):
+class FasterRcnnConfig(DetectionConfig, tag="faster_rcnn", kw_only=True):
     """Two-stage detection. The defaults are torchvision's `fasterrcnn_resnet50_fpn`.
 
     Attributes:
@@ -53,12 +53,6 @@ class FasterRcnnConfig(HeadConfig, tag="faster_rcnn", kw_only=True):
             8 strides, 32 to 512. Small images want smaller ones.
         proposals: per image at evaluation; also how many of each level go into their NMS.
         proposals_train: the same in training.
-        class_weights: class name -> factor on the classification loss of proposals of that class; 1 for
-            classes that are not named and for background.
-        score_threshold: detections below it are dropped.
-        nms_threshold: of two boxes of a class that overlap by more than this IoU, the better stays.
-        candidates: highest-scored (proposal, class) pairs that go into NMS, per image.
-        max_detections: per image.
     """
 
     rpn_depth: int = 1
@@ -66,19 +60,13 @@ class FasterRcnnConfig(HeadConfig, tag="faster_rcnn", kw_only=True):
     anchor_sizes: tuple[int, ...] | None = None
     proposals: int = 1000
     proposals_train: int = 2000
-    class_weights: dict[str, float] = msgspec.field(default_factory=dict)
-    score_threshold: float = 0.05
-    nms_threshold: float = 0.5
     candidates: int = 5000
-    max_detections: int = 100
 
     def check(self, name: str) -> None:
-        for field in ("rpn_depth", "proposals", "proposals_train", "candidates", "max_detections"):
+        super().check(name)
+        for field in ("rpn_depth", "proposals", "proposals_train"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"heads.{name}.{field}: found {getattr(self, field)}, expected at least 1")
-        for field in ("score_threshold", "nms_threshold"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ConfigError(f"heads.{name}.{field}: found {getattr(self, field)}, expected 0 to 1")
         sizes = self.anchor_sizes
         if sizes is not None and (len(sizes) != len(STRIDES) or min(sizes) < 1):
             raise ConfigError(

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 
 from vision_mtl.data.annotations import AnnotationIndex
 from vision_mtl.errors import ConfigError
-from vision_mtl.heads.base import Head, HeadConfig, LabelInfo, TrunkInfo
+from vision_mtl.heads.base import Head, LabelInfo, TrunkInfo
 from vision_mtl.heads.dense.assigners import (
     Assignment,
     Targets,
@@ -45,12 +44,13 @@ from vision_mtl.heads.dense.points import (
     pyramid_points,
 )
 from vision_mtl.heads.dense.towers import PRIOR, convolution, per_point, tower
+from vision_mtl.heads.detection import DetectionConfig
 from vision_mtl.heads.evaluation import DetectionMetric, describe_detections
 from vision_mtl.metrics.detection import Backend
 from vision_mtl.structures import Batch, Detections, Features, ImageMeta, Prediction
 
 
-class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
+class FcosConfig(DetectionConfig, tag="fcos", kw_only=True):
     """Anchor-free dense detection.
 
     torchvision's FCOS, answers and losses, is `depth: 4, norm: group, points: corner, assigner: centre,
@@ -64,7 +64,6 @@ class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
             for small batches and torchvision's weights.
         points: in the `middle` of the cells, or in their top left `corner`, for torchvision's weights.
         assigner: `task_aligned`, `atss` or `centre` (the original centre sampling).
-        class_weights: class name -> factor on its classification loss; 1 for the others.
         class_loss: `focal` (the quality focal loss where the target is an overlap) or `bce`, plain binary
             cross-entropy.
         box_loss: `giou`, `diou` or `ciou`.
@@ -74,11 +73,7 @@ class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
             this many values, in strides, with the distribution focal loss.
         box_weight: factor on the box loss.
         bins_weight: factor on the distribution focal loss.
-        score_threshold: detections below it are dropped.
-        nms_threshold: of two boxes of a class that overlap by more than this IoU, the better stays.
-        candidates: highest-scored (point, class) pairs that go into NMS, per image.
-        candidates_per_level: so many of each pyramid level; what torchvision does, with a slower NMS.
-        max_detections: per image.
+        candidates_per_level: take `candidates` of each pyramid level, as torchvision does; NMS is slower.
     """
 
     depth: int = 2
@@ -86,7 +81,6 @@ class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
     norm: Literal["group", "batch"] = "batch"
     points: Literal["middle", "corner"] = "middle"
     assigner: Literal["task_aligned", "atss", "centre"] = "task_aligned"
-    class_weights: dict[str, float] = msgspec.field(default_factory=dict)
     class_loss: Literal["focal", "bce"] = "bce"
     box_loss: Literal["giou", "diou", "ciou"] = "giou"
     quality: Literal["none", "centreness", "iou"] = "none"
@@ -95,11 +89,10 @@ class FcosConfig(HeadConfig, tag="fcos", kw_only=True):
     bins_weight: float = 0.25
     score_threshold: float = 0.01
     nms_threshold: float = 0.6
-    candidates: int = 1000
     candidates_per_level: bool = False
-    max_detections: int = 100
 
     def check(self, name: str) -> None:
+        super().check(name)
         if self.bins == 1 or self.bins < 0:
             raise ConfigError(f"heads.{name}.bins: found {self.bins}, expected 0 or at least 2")
         if self.depth < 0:

@@ -9,26 +9,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vision_mtl.data.annotations import AnnotationIndex
 from vision_mtl.errors import ConfigError
-from vision_mtl.heads.base import Head, HeadConfig, LabelInfo, TrunkInfo
+from vision_mtl.heads.base import Head, LabelInfo, TrunkInfo
 from vision_mtl.heads.dense.anchors import cell_anchors, decode_boxes, encode_boxes, pyramid_anchors
 from vision_mtl.heads.dense.assigners import assignable, inside_crowd, max_iou
 from vision_mtl.heads.dense.decoding import Candidates, best_candidates, to_detections
 from vision_mtl.heads.dense.losses import box_loss, class_factors, class_targets, focal_loss
 from vision_mtl.heads.dense.points import corner_points
 from vision_mtl.heads.dense.towers import PRIOR, block_tower, convolution, per_point
+from vision_mtl.heads.detection import DetectionConfig
 from vision_mtl.heads.evaluation import DetectionMetric, describe_detections
 from vision_mtl.metrics.detection import Backend
 from vision_mtl.structures import Batch, Detections, Features, ImageMeta, Prediction
 
 
-class RetinanetConfig(HeadConfig, tag="retinanet", kw_only=True):
+class RetinanetConfig(DetectionConfig, tag="retinanet", kw_only=True):
     """Dense detection with anchor boxes.
 
     torchvision's second RetinaNet, answers and losses, is `candidates_per_level: true, max_detections: 300`
@@ -42,14 +42,9 @@ class RetinanetConfig(HeadConfig, tag="retinanet", kw_only=True):
         foreground: an anchor is positive for the object that it overlaps most, from this IoU on; so is each
             object's best anchor, whatever their IoU.
         background: an anchor of less IoU with every object is negative; between the two it is neither.
-        class_weights: class name -> factor on its classification loss; 1 for the others.
         box_loss: `l1` of the offsets from the anchor, or `giou`, `diou` or `ciou` of the boxes.
         box_weight: factor on the box loss.
-        score_threshold: detections below it are dropped.
-        nms_threshold: of two boxes of a class that overlap by more than this IoU, the better stays.
-        candidates: highest-scored (anchor, class) pairs that go into NMS, per image.
-        candidates_per_level: so many of each pyramid level; what torchvision does, with a slower NMS.
-        max_detections: per image.
+        candidates_per_level: take `candidates` of each pyramid level, as torchvision does; NMS is slower.
     """
 
     depth: int = 4
@@ -57,16 +52,12 @@ class RetinanetConfig(HeadConfig, tag="retinanet", kw_only=True):
     anchor_scale: float = 4.0
     foreground: float = 0.5
     background: float = 0.4
-    class_weights: dict[str, float] = msgspec.field(default_factory=dict)
     box_loss: Literal["l1", "giou", "diou", "ciou"] = "giou"
     box_weight: float = 1.0
-    score_threshold: float = 0.05
-    nms_threshold: float = 0.5
-    candidates: int = 1000
     candidates_per_level: bool = False
-    max_detections: int = 100
 
     def check(self, name: str) -> None:
+        super().check(name)
         if self.depth < 0:
             raise ConfigError(f"heads.{name}.depth: found {self.depth}, expected 0 or more")
         if not 0 <= self.background <= self.foreground <= 1:

@@ -127,8 +127,16 @@ def build_model(config: ModelConfig, labels: dict[str, LabelInfo]) -> MultiTaskM
     Args:
         config: a checked config.
         labels: head name -> what it answers with.
+
+    Raises:
+        ConfigError: a head that does not fit the trunk or the data's classes.
     """
     trunk = Trunk(config.trunk)
     info = TrunkInfo(trunk.stage_channels, trunk.channels, tuple(trunk.strides))
-    heads = {name: head.build(info, labels[name]) for name, head in config.heads.items()}
+    heads = {}
+    for name, head in config.heads.items():
+        try:
+            heads[name] = head.build(info, labels[name])
+        except ConfigError as error:
+            raise ConfigError(f"heads.{name}: {error}") from error
     return MultiTaskModel(trunk, heads).to(memory_format=torch.channels_last)

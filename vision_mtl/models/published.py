@@ -10,6 +10,7 @@ import msgspec
 from torchvision.models import get_model_weights
 
 from vision_mtl.errors import ConfigError, nearest
+from vision_mtl.heads.base import LabelInfo
 from vision_mtl.models.trunk import TrunkConfig
 
 PREFIX = "torchvision:"
@@ -61,6 +62,17 @@ DETECTORS = {
         _FASTER_RCNN,
     ),
 }
+
+
+def coco_slots() -> list[str]:
+    """Return what torchvision's COCO weights call their 91 classes; slot i is the category id i."""
+    return get_model_weights("fcos_resnet50_fpn").COCO_V1.meta["categories"]
+
+
+def coco_classes() -> LabelInfo:
+    """Return COCO's 80 categories, which are the slots but for the background and the unused ones."""
+    used = [(i, name) for i, name in enumerate(coco_slots()) if i and name != "N/A"]
+    return LabelInfo(tuple(name for _, name in used), tuple(i for i, _ in used))
 
 
 def published(weights: str) -> tuple[Detector, Any] | None:

@@ -12,17 +12,15 @@ from typing import Any, NamedTuple
 import msgspec
 import torch
 from torch import Tensor
-from torchvision.models import get_model_weights
 
 from vision_mtl.errors import CheckpointError
 from vision_mtl.heads.base import LabelInfo
-from vision_mtl.models.published import DETECTORS, PREFIX, published
+from vision_mtl.models.published import DETECTORS, PREFIX, coco_slots, published
 
 FORMS = (
     f"{PREFIX}<builder>/<WEIGHTS>, e.g. {PREFIX}fcos_resnet50_fpn/COCO_V1, or the path of a torchvision "
     "detector's state dict (.pth) or of a checkpoint of this project"
 )
-COCO_SLOTS = 91  # of torchvision's COCO weights: ids 0 to 90, of which 80 are categories
 # Settings of our own heads and trunk that decide what their tensors mean.
 _OWN_TRUNK = ("name", "norm_eps", "channels", "finest", "extra", "pyramid_norm")
 _OWN_HEADS = ("points", "quality", "bins", "anchor_scale", "anchor_sizes", "features", "pool")
@@ -244,8 +242,9 @@ def _slots(state: Mapping[str, Tensor], wanted: LabelInfo) -> tuple[LabelInfo, s
         count, first = len(state["head.classification_head.cls_logits.weight"]) // anchors, 0
     names: Sequence[str]
     ids: Sequence[int]
-    if count == COCO_SLOTS:
-        names, ids = get_model_weights("fcos_resnet50_fpn").COCO_V1.meta["categories"], range(count)
+    coco = coco_slots()
+    if count == len(coco):
+        names, ids = coco, range(count)
         note = f"its {count} class slots are taken for those of torchvision's COCO weights"
     elif count == len(wanted.names) + 1:
         names, ids = ("__background__", *wanted.names), (-1, *wanted.ids)
@@ -254,6 +253,6 @@ def _slots(state: Mapping[str, Tensor], wanted: LabelInfo) -> tuple[LabelInfo, s
         names, ids = ("",) * count, range(count)
         note = (
             f"it has {count} class slots and names none: all classes start fresh. Slots are understood if "
-            f"there are {COCO_SLOTS} (COCO's) or {len(wanted.names) + 1} (a background and our classes)"
+            f"there are {len(coco)} (COCO's) or {len(wanted.names) + 1} (a background and our classes)"
         )
     return LabelInfo(tuple(names[first:]), tuple(ids[first:])), note

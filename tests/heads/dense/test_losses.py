@@ -167,14 +167,7 @@ def test_class_factors_are_1_but_for_the_named() -> None:
     assert class_factors({"washer": 2.5, "bolt": 0}, names).tolist() == [0, 1, 2.5]
 
 
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ({"wascher": 2.0}, r"class_weights: found 'wascher'.*bolt, nut, washer; did you mean 'washer'\?"),
-        ({"nut": -1.0}, r"class_weights\.nut: found -1\.0, expected 0 or more"),
-        ({"nut": math.nan}, r"class_weights\.nut: found nan"),
-    ],
-)
-def test_impossible_class_weights_are_named(weights: dict[str, float], message: str) -> None:
+def test_a_weight_of_no_class_is_named() -> None:
+    message = r"class_weights: found 'wascher'.*bolt, nut, washer; did you mean 'washer'\?"
     with pytest.raises(ConfigError, match=message):
-        class_factors(weights, ("bolt", "nut", "washer"))
+        class_factors({"wascher": 2.0}, ("bolt", "nut", "washer"))

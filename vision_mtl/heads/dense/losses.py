@@ -92,14 +92,12 @@ def class_factors(weights: Mapping[str, float], names: Sequence[str]) -> Tensor:
     """Return the factor (K,) on each named class's loss, 1 where `weights` has none.
 
     Raises:
-        ConfigError: a weight of no class of the data, or one below 0.
+        ConfigError: a weight of no class of the data.
     """
-    for name, weight in weights.items():
+    for name in weights:
         if name not in names:
             raise ConfigError(
                 f"class_weights: found '{name}', expected classes of the data: {', '.join(names)}"
                 f"{nearest(name, names)}"
             )
-        if not weight >= 0:
-            raise ConfigError(f"class_weights.{name}: found {weight}, expected 0 or more")
     return torch.tensor([weights.get(name, 1.0) for name in names])
