@@ -171,16 +171,17 @@ def test_finished_runs_are_kept_and_not_repeated(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "results" / "accuracy.json"
-    arena, header = open_arena(load_config(recipe)), Results("command", "machine", {}, "tiny.yaml")
+    arena, header = open_arena(load_config(recipe)), Results(["first"], "machine", {}, "tiny.yaml")
     done = outcome("ours fcos", 0.5)
     monkeypatch.setattr(accuracy, "run_trial", lambda *_: done)
     Ledger(path, arena, header).run(done.trial, 1)
     monkeypatch.setattr(accuracy, "run_trial", lambda *_: pytest.fail("was run again"))
-    later = Ledger(path, arena, header)
+    later = Ledger(path, arena, Results(["second"], "machine", {}, "tiny.yaml"))
     assert later.run(done.trial, 1) == done
     other = msgspec.structs.replace(done.trial, seed=1)
     assert later.find(other) is None
-    path.write_text('{"command": 3}')
+    assert later.results.commands == ["first", "second"]
+    path.write_text('{"commands": 3}')
     with pytest.raises(ConfigError, match=r"accuracy\.json' is not a file of this command"):
         Ledger(path, arena, header)
 

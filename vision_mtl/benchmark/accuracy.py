@@ -87,7 +87,7 @@ class Outcome(msgspec.Struct, frozen=True):
 class Results(msgspec.Struct):
     """What the results file holds: where and how it was measured, and every finished run."""
 
-    command: str
+    commands: list[str]
     machine: str
     versions: dict[str, str]
     config: str
@@ -214,6 +214,8 @@ class Ledger:
                 self.results = msgspec.json.decode(path.read_bytes(), type=Results)
             except msgspec.MsgspecError as error:
                 raise ConfigError(f"--results '{path}' is not a file of this command: {error}") from error
+            new = [command for command in header.commands if command not in self.results.commands]
+            self.results.commands += new
 
     def find(self, trial: Trial) -> Outcome | None:
         """Return the trial's outcome if it was run before."""

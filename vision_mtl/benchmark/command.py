@@ -59,7 +59,7 @@ def compare_accuracy(
                 f"--contenders: found '{name}'{nearest(name, arena.build) or '.'} "
                 f"Known: {', '.join(arena.build)}"
             )
-    ledger = Ledger(results, arena, Results(command, machine(), versions(), config_path))
+    ledger = Ledger(results, arena, Results([command], machine(), versions(), config_path))
     chosen = {}
     for name in names or arena.build:
         precision, lr = chosen[name] = choose_settings(ledger, name, search)

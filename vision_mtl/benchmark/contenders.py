@@ -158,8 +158,12 @@ def contenders(trunk: TrunkConfig, head: FcosConfig, labels: LabelInfo) -> dict[
     """
     ours: dict[str, AnyHeadConfig] = {
         "fcos": head,
-        "fcos atss": msgspec.structs.replace(head, assigner="atss"),
         "fcos ciou": msgspec.structs.replace(head, box_loss="ciou"),
+        # Hard assignment, with the loss and the third branch of their papers.
+        "fcos atss": msgspec.structs.replace(head, assigner="atss", class_loss="focal", quality="centreness"),
+        "fcos centre": msgspec.structs.replace(
+            head, assigner="centre", class_loss="focal", quality="centreness", bins=0, box_weight=1.0
+        ),
         "retinanet": RetinanetConfig(
             score_threshold=head.score_threshold, max_detections=head.max_detections
         ),
