@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from vision_mtl.benchmark import accuracy
-from vision_mtl.benchmark.accuracy import Ledger, Outcome, Point, Results, Trial, choose_settings, open_arena
+from vision_mtl.benchmark.accuracy import (
+    Ledger,
+    Outcome,
+    Point,
+    Results,
+    Trial,
+    open_arena,
+    rank_settings,
+    train_contender,
+)
 from vision_mtl.benchmark.accuracy_report import accuracy_plot, accuracy_table, group_runs
 from vision_mtl.benchmark.command import compare_accuracy
 from vision_mtl.benchmark.contenders import build_peer
@@ -142,29 +151,66 @@ def outcome(name: str, ap: float | None, seed: int = 0, budget: float = 9.0, lr:
 
 
 class FakeLedger:
-    """Outcomes by (precision, learning rate)."""
+    """Outcomes by (precision, learning rate, budget)."""
 
-    def __init__(self, scores: Callable[[str, float], float | None]) -> None:
+    def __init__(self, scores: Callable[[str, float, float], float | None]) -> None:
         self.arena = SimpleNamespace(config=SimpleNamespace(training=SimpleNamespace(lr=1.0)))
         self.scores, self.asked = scores, []
 
     def run(self, trial: Trial, evaluations: int) -> Outcome:
-        self.asked.append((trial.precision, trial.lr))
-        return outcome(trial.contender, self.scores(trial.precision, trial.lr))
+        self.asked.append((trial.precision, trial.lr, trial.budget))
+        return outcome(trial.contender, self.scores(trial.precision, trial.lr, trial.budget))
 
 
-def test_the_best_learning_rate_and_the_better_precision_are_chosen() -> None:
-    ledger = FakeLedger(lambda precision, lr: {0.5: 0.1, 1.0: 0.2, 2.0: 0.3}[lr] - (precision == "fp32") / 10)
-    assert choose_settings(ledger, "x", 1.0) == ("bf16", 2.0)
-    assert ledger.asked == [("bf16", 0.5), ("bf16", 1.0), ("bf16", 2.0), ("fp32", 2.0)]
-    ledger = FakeLedger(lambda precision, lr: 0.2 + (precision == "fp32") / 10)
-    assert choose_settings(ledger, "x", 1.0) == ("fp32", 0.5)
+def test_settings_are_ranked_by_short_runs() -> None:
+    ledger = FakeLedger(
+        lambda precision, lr, _: {0.5: 0.1, 1.0: 0.2, 2.0: 0.3}[lr] - (precision == "fp32") / 4
+    )
+    ranked = rank_settings(ledger, "x", 1.0, 8.0)
+    assert [(setting.precision, setting.lr) for setting in ranked] == [
+        ("bf16", 2.0),
+        ("bf16", 1.0),
+        ("bf16", 0.5),
+        ("fp32", 2.0),
+    ]
+    assert ledger.asked == [
+        (precision, lr, 1.0) for precision, lr in (("bf16", 0.5), ("bf16", 1.0), ("bf16", 2.0), ("fp32", 2.0))
+    ]
+    ledger = FakeLedger(lambda precision, lr, _: 0.2 + (precision == "fp32") / 10)
+    assert rank_settings(ledger, "x", 1.0, 8.0)[0][:2] == ("fp32", 0.5)
 
 
 def test_what_diverges_in_bf16_tries_every_rate_in_fp32() -> None:
-    ledger = FakeLedger(lambda precision, lr: None if precision == "bf16" else 1 - lr / 4)
-    assert choose_settings(ledger, "x", 1.0) == ("fp32", 0.5)
+    ledger = FakeLedger(lambda precision, lr, _: None if precision == "bf16" else 1 - lr / 4)
+    assert rank_settings(ledger, "x", 1.0, 8.0)[0][:2] == ("fp32", 0.5)
     assert len(ledger.asked) == 6
+
+
+def test_short_runs_that_tell_nothing_are_doubled_up_to_the_longest() -> None:
+    ledger = FakeLedger(lambda precision, lr, budget: 0.01 if budget < 4 else 0.1 * lr)
+    assert rank_settings(ledger, "x", 1.0, 8.0)[0].lr == 2.0
+    assert sorted({budget for _, _, budget in ledger.asked}) == [1.0, 2.0, 4.0]
+    ledger = FakeLedger(lambda *_: 0.01)
+    rank_settings(ledger, "x", 1.0, 3.0)
+    assert sorted({budget for _, _, budget in ledger.asked}) == [1.0, 2.0]
+
+
+def test_a_collapsed_run_gives_the_next_setting_its_chance() -> None:
+    def scores(precision: str, lr: float, budget: float) -> float:
+        if budget < 90:
+            return 0.1 * lr - (precision == "fp32")
+        return {2.0: 0.0, 1.0: 0.4, 0.5: 0.9}[lr]
+
+    ledger = FakeLedger(scores)
+    assert train_contender(ledger, "x", 1.0, 90.0, 1)[:2] == ("bf16", 1.0)
+    assert [lr for _, lr, budget in ledger.asked if budget == 90.0] == [2.0, 1.0]
+
+
+def test_of_several_settings_only_the_best_ones_runs_count() -> None:
+    runs = [outcome("x", 0.1, lr=2e-3), outcome("x", 0.5), outcome("x", 0.3, seed=1), outcome("y", 0.45)]
+    groups = group_runs(runs, 9.0)
+    assert list(groups) == ["y", "x"]
+    assert [run.score() for run in groups["x"]] == [0.5, 0.3]
 
 
 def test_finished_runs_are_kept_and_not_repeated(
@@ -217,10 +263,10 @@ def test_the_best_of_each_side_gets_every_seed(recipe: Path, tmp_path: Path) -> 
     compare(recipe, tmp_path, names)
     runs = json.loads((tmp_path / "accuracy.json").read_text())["runs"]
     full = [run["trial"] for run in runs if run["trial"]["budget"] == 0.2]
-    assert sorted((trial["contender"], trial["seed"]) for trial in full) == [
+    assert {(trial["contender"], trial["seed"]) for trial in full} == {
         (name, seed) for name in names for seed in (0, 1)
-    ]
-    assert len(runs) == 4 + 4 + 4
+    }
+    assert len(runs) >= 4 + 4 + 4
     assert (tmp_path / "accuracy.png").exists()
 
 

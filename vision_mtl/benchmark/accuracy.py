@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import torch
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 LR_FACTORS = (0.5, 1.0, 2.0)  # of the recipe's learning rate, tried for every contender
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+TELLING = 0.05  # mAP of a short run that has learned enough to choose by
 FINE = 10_000  # the schedule is a function of the share of time spent, in this many parts
 
 
@@ -253,24 +255,58 @@ class Ledger:
         return outcome
 
 
-def choose_settings(ledger: Ledger, contender: str, seconds: float) -> tuple[str, float]:
-    """Return the contender's better precision and its best learning rate of three, from short runs.
+class Setting(NamedTuple):
+    """How a contender is trained, and its mAP after a short run."""
 
-    The learning rates are tried in bf16, and the best of them again in fp32. Where bf16 diverges at all
-    three, fp32 tries all three.
+    precision: str
+    lr: float
+    score: float
+
+
+def rank_settings(ledger: Ledger, contender: str, seconds: float, longest: float) -> list[Setting]:
+    """Return precisions and learning rates of a contender by what short runs reach with them, best first.
+
+    The learning rates are tried in bf16, and the best of them again in fp32; where bf16 diverges at all
+    three, fp32 tries all three. While none has learned enough to tell, all have twice the time.
+
+    Args:
+        ledger: runs what has not been run.
+        contender: its name.
+        seconds: length of the short runs.
+        longest: length from which on they are not doubled.
     """
     base = ledger.arena.config.training.lr
 
-    def scores(precision: str, rates: Sequence[float]) -> dict[float, float]:
+    def scores(precision: str, rates: Sequence[float]) -> list[Setting]:
         trials = [Trial(contender, precision, lr, 0, seconds) for lr in rates]
-        return {trial.lr: ledger.run(trial, 1).score() for trial in trials}
+        found = [Setting(precision, trial.lr, ledger.run(trial, 1).score()) for trial in trials]
+        return sorted(found, key=lambda setting: -setting.score)
 
     rates = [base * factor for factor in LR_FACTORS]
     halved = scores("bf16", rates)
-    best = max(halved, key=lambda lr: halved[lr])
-    full = scores("fp32", rates if halved[best] < 0 else [best])
-    better = max(full, key=lambda lr: full[lr])
-    return ("fp32", better) if full[better] > halved[best] else ("bf16", best)
+    full = scores("fp32", rates if halved[0].score < 0 else [halved[0].lr])
+    ranked = sorted(halved + full, key=lambda setting: -setting.score)
+    if ranked[0].score < TELLING and 2 * seconds <= longest:
+        return rank_settings(ledger, contender, 2 * seconds, longest)
+    return ranked
+
+
+def train_contender(
+    ledger: Ledger, contender: str, search: float, budget: float, evaluations: int
+) -> Setting:
+    """Train a contender for its whole budget with the best setting; return the setting.
+
+    A run that ends below the short one it was chosen by has collapsed: the next setting is tried, and the
+    best of all counts.
+    """
+    tried: list[tuple[float, Setting]] = []
+    for setting in rank_settings(ledger, contender, search, budget / 2):
+        trial = Trial(contender, setting.precision, setting.lr, 0, budget)
+        score = ledger.run(trial, evaluations).score()
+        tried.append((score, setting))
+        if score >= setting.score:
+            break
+    return max(tried, key=lambda pair: pair[0])[1]
 
 
 def versions() -> dict[str, str]:

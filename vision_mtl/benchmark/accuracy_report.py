@@ -17,12 +17,24 @@ from vision_mtl.benchmark.accuracy import Outcome
 
 
 def group_runs(runs: Sequence[Outcome], budget: float) -> dict[str, list[Outcome]]:
-    """Return contender -> its runs of the full budget, the best contender first."""
-    groups: dict[str, list[Outcome]] = {}
-    for run in runs:
-        if run.trial.budget == budget:
-            groups.setdefault(run.trial.contender, []).append(run)
+    """Return contender -> its runs of the full budget, the best contender first.
+
+    Of a contender that was run with several settings, only the runs with that of its best run count.
+    """
+    best: dict[str, Outcome] = {}
+    full = [run for run in runs if run.trial.budget == budget]
+    for run in full:
+        name = run.trial.contender
+        if name not in best or run.score() > best[name].score():
+            best[name] = run
+    groups = {
+        name: [run for run in full if _setting(run) == _setting(winner)] for name, winner in best.items()
+    }
     return dict(sorted(groups.items(), key=lambda item: -mean_score(item[1])))
+
+
+def _setting(run: Outcome) -> tuple[str, str, float]:
+    return run.trial.contender, run.trial.precision, run.trial.lr
 
 
 def mean_score(runs: Sequence[Outcome]) -> float:

@@ -12,8 +12,8 @@ from vision_mtl.benchmark.accuracy import (
     Ledger,
     Results,
     Trial,
-    choose_settings,
     open_arena,
+    train_contender,
     versions,
 )
 from vision_mtl.benchmark.accuracy_report import accuracy_plot, accuracy_table, group_runs, mean_score
@@ -39,9 +39,9 @@ def compare_accuracy(
 ) -> None:
     """Train every contender for `budget` seconds and print AP against seconds.
 
-    Each has its learning rate and precision chosen by short runs of `search` seconds. Our best one and
-    the best peer are then run with `seeds` seeds, so that the difference has a spread. Runs that `results`
-    holds are not repeated, so the table can be built over several sittings.
+    Each has its learning rate and precision chosen by short runs, of `search` seconds at first. Our best
+    one and the best peer are then run with `seeds` seeds, so that the difference has a spread. Runs that
+    `results` holds are not repeated, so the table can be built over several sittings.
 
     Raises:
         VisionMTLError: a wrong config, data set, contender or results file.
@@ -60,23 +60,19 @@ def compare_accuracy(
                 f"Known: {', '.join(arena.build)}"
             )
     ledger = Ledger(results, arena, Results([command], machine(), versions(), config_path))
-    chosen = {}
-    for name in names or arena.build:
-        precision, lr = chosen[name] = choose_settings(ledger, name, search)
-        ledger.run(Trial(name, precision, lr, 0, budget), evaluations)
-    best = [
-        max(side, key=lambda name: mean_score(groups[name]))
-        for groups in [group_runs(ledger.results.runs, budget)]
-        for side in (
-            [name for name in chosen if name.startswith("ours")],
-            [name for name in chosen if not name.startswith("ours")],
-        )
-        if side
-    ]
+    chosen = {
+        name: train_contender(ledger, name, search, budget, evaluations) for name in names or arena.build
+    }
+    groups = group_runs(ledger.results.runs, budget)
+    sides = (
+        [name for name in chosen if name.startswith("ours")],
+        [name for name in chosen if not name.startswith("ours")],
+    )
+    best = [max(side, key=lambda name: mean_score(groups[name])) for side in sides if side]
     for seed in range(1, seeds):
         for name in best:
-            precision, lr = chosen[name]
-            ledger.run(Trial(name, precision, lr, seed, budget), evaluations)
+            setting = chosen[name]
+            ledger.run(Trial(name, setting.precision, setting.lr, seed, budget), evaluations)
     groups = group_runs(ledger.results.runs, budget)
     title = f"{Path(config_path).stem}: AP on val against seconds of training"
     logger.info("%s", text(accuracy_table(groups, title), width=140))
