@@ -206,6 +206,21 @@ def test_a_collapsed_run_gives_the_next_setting_its_chance() -> None:
     assert [lr for _, lr, budget in ledger.asked if budget == 90.0] == [2.0, 1.0]
 
 
+def test_our_heads_share_the_short_runs_of_the_default_one() -> None:
+    trials: list[tuple[str, float]] = []
+
+    class Recording(FakeLedger):
+        def run(self, trial: Trial, evaluations: int) -> Outcome:
+            trials.append((trial.contender, trial.budget))
+            return super().run(trial, evaluations)
+
+    train_contender(Recording(lambda *_: 0.3), "ours retinanet", 1.0, 90.0, 1)
+    assert trials == [("ours fcos", 1.0)] * 4 + [("ours retinanet", 90.0)]
+    trials.clear()
+    train_contender(Recording(lambda *_: 0.3), "torchvision fcos", 1.0, 90.0, 1)
+    assert {name for name, _ in trials} == {"torchvision fcos"}
+
+
 def test_of_several_settings_only_the_best_ones_runs_count() -> None:
     runs = [outcome("x", 0.1, lr=2e-3), outcome("x", 0.5), outcome("x", 0.3, seed=1), outcome("y", 0.45)]
     groups = group_runs(runs, 9.0)

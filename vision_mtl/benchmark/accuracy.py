@@ -15,7 +15,7 @@ import torchvision
 from torch import nn
 
 from vision_mtl.allocator import keep_freed_memory
-from vision_mtl.benchmark.contenders import HEAD, Contender, contenders
+from vision_mtl.benchmark.contenders import DEFAULT, HEAD, Contender, contenders
 from vision_mtl.commands.shared import choose_device, evaluation_loader
 from vision_mtl.commands.train import seed_everything, training_loader
 from vision_mtl.config import Config
@@ -297,10 +297,11 @@ def train_contender(
     """Train a contender for its whole budget with the best setting; return the setting.
 
     A run that ends below the short one it was chosen by has collapsed: the next setting is tried, and the
-    best of all counts.
+    best of all counts. Every peer has short runs of its own; our heads share those of the default one.
     """
+    tuned = DEFAULT if contender.startswith("ours") else contender
     tried: list[tuple[float, Setting]] = []
-    for setting in rank_settings(ledger, contender, search, budget / 2):
+    for setting in rank_settings(ledger, tuned, search, budget / 2):
         trial = Trial(contender, setting.precision, setting.lr, 0, budget)
         score = ledger.run(trial, evaluations).score()
         tried.append((score, setting))

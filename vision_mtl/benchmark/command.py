@@ -39,7 +39,7 @@ def compare_accuracy(
 ) -> None:
     """Train every contender for `budget` seconds and print AP against seconds.
 
-    Each has its learning rate and precision chosen by short runs, of `search` seconds at first. Our best
+    Learning rate and precision are chosen by short runs, of `search` seconds at first. Our best
     one and the best peer are then run with `seeds` seeds, so that the difference has a spread. Runs that
     `results` holds are not repeated, so the table can be built over several sittings.
 

@@ -28,6 +28,7 @@ from vision_mtl.models.trunk import MEAN, STD, TrunkConfig
 from vision_mtl.structures import Batch, Detections
 
 HEAD = "objects"
+DEFAULT = "ours fcos"  # the head as the recipe has it
 
 
 class Unresized(GeneralizedRCNNTransform):
