@@ -1,7 +1,8 @@
 """Show what is in a data set: sizes, boxes, classes, attributes, every problem; and draw training samples.
 
 The drawings show what the network sees: after augmentation, at its input size, with the boxes and labels
-that are left. Problems of single images and boxes are listed; annotations that cannot be read are an error.
+that are left; with the categories and labels of all sources where the file is one of the config's training
+sources. Problems of single images and boxes are listed; annotations that cannot be read are an error.
 
 examples:
   python tools/inspect_data.py annotations/instances_train.json --images train2017
@@ -91,24 +92,11 @@ def draw_samples(
     """
     import numpy as np
 
-    from vision_mtl.data.dataset import Source, training_dataset
-    from vision_mtl.data.images import BadImageError, FolderImages
-    from vision_mtl.data.labels import read_labels
-    from vision_mtl.data.sources import data_root
-    from vision_mtl.errors import DataError
-    from vision_mtl.models.vocabulary import label_sources
+    from vision_mtl.data.dataset import training_dataset
+    from vision_mtl.data.images import BadImageError
 
-    data = config.data
-    labels = {
-        name: read_labels(name, source, index, data_root(data), None)
-        for name, source in label_sources(config.heads).items()
-    }
-    positions = np.setdiff1d(np.arange(len(index)), np.array(list(check.bad), np.int64))
-    if not len(positions):
-        raise DataError(f"{index.path}: no usable image to draw")
-    images = FolderImages(arguments.images, index.file_name, data.max_pixels)
-    source = Source(index, images, labels, True, positions)
-    dataset = training_dataset(data, [source], arguments.seed, config.training.epochs)
+    source = open_source(arguments, config, index, check)
+    dataset = training_dataset(config.data, [source], arguments.seed, config.training.epochs)
     chosen = np.random.default_rng(arguments.seed).permutation(len(dataset))[: arguments.draw]
     drawn = []
     for place, i in enumerate(chosen.tolist()):
@@ -123,15 +111,56 @@ def draw_samples(
     print(f"{len(drawn)} drawings and samples.jpg are in {arguments.output}")
 
 
+def open_source(
+    arguments: argparse.Namespace, config: Config, index: AnnotationIndex, check: ImageCheck
+) -> Source:
+    """Return the file's usable images: as training has them where the file is one of the config's training
+    sources, and as a data set by itself otherwise.
+
+    Raises:
+        VisionMTLError: no usable image, or labels that do not fit the heads.
+    """
+    import dataclasses
+
+    import msgspec
+    import numpy as np
+
+    from vision_mtl.data.categories import map_classes
+    from vision_mtl.data.dataset import Source
+    from vision_mtl.data.images import FolderImages
+    from vision_mtl.data.labels import read_labels
+    from vision_mtl.data.sources import data_root, open_sources
+    from vision_mtl.errors import DataError
+    from vision_mtl.models.vocabulary import label_sources
+
+    positions = np.setdiff1d(np.arange(len(index)), np.array(list(check.bad), np.int64))
+    if not len(positions):
+        raise DataError(f"{index.path}: no usable image to draw")
+    data, heads = config.data, label_sources(config.heads)
+    images = FolderImages(arguments.images, index.file_name, data.max_pixels)
+    root = data_root(data)
+    for i, entry in enumerate(data.train):
+        if (root / entry.annotations).resolve() == arguments.annotations.resolve():
+            lenient = msgspec.structs.replace(data, bad_images="skip")
+            source = open_sources(lenient, "train", heads)[i]
+            return dataclasses.replace(source, images=images, positions=positions)
+    labels = {
+        name: read_labels(name, label, index, root, None)
+        for name, label in heads.items()
+        if label is not None
+    }
+    return Source(index, images, labels, True, positions, map_classes(index.categories, index.categories))
+
+
 def draw_sample(sample: Sample, source: Source) -> np.ndarray:
     """Return (H, W, 3) uint8 RGB: the augmented image with its boxes, and its labels below."""
     from vision_mtl.inference.draw import draw_image
 
     objects, meta = sample.objects, sample.meta
-    names = [category.name for category in source.index.categories]
+    trained = [category.name for category in source.classes.categories]
+    names = [trained[c] if c >= 0 else "not trained" for c in objects.classes.tolist()]
     texts = [
-        f"crowd: {names[c]}" if crowd else names[c]
-        for c, crowd in zip(objects.classes.tolist(), objects.crowd.tolist(), strict=True)
+        f"crowd: {name}" if crowd else name for name, crowd in zip(names, objects.crowd.tolist(), strict=True)
     ]
     height, width = sample.image.shape[:2]
     caption = [f"{Path(meta.path).name}  {meta.size[1]}x{meta.size[0]} -> {width}x{height}"]
@@ -149,10 +178,12 @@ def label_text(target: Any, vocabulary: tuple[str, ...]) -> str:
     values = np.asarray(target)
     if values.dtype == np.int64:
         return vocabulary[int(values)] if values >= 0 else "unknown"
-    if np.isnan(values).any():
+    if np.isnan(values).all():
         return "unknown"
     if values.ndim:
-        return ", ".join(name for name, value in zip(vocabulary, values, strict=True) if value) or "none"
+        present = [name for name, value in zip(vocabulary, values, strict=True) if value == 1]
+        unknown = [name for name, value in zip(vocabulary, values, strict=True) if np.isnan(value)]
+        return (", ".join(present) or "none") + (f"; unknown: {', '.join(unknown)}" if unknown else "")
     return f"{float(values):g}"
 
 

@@ -32,7 +32,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         weights: what the whole network starts from: `torchvision:<builder>/<WEIGHTS>`, the path of a
             torchvision detector's state dict (.pth), or of a checkpoint of this project; null for
             `trunk.weights` and fresh heads.
-        balancing: how the heads' losses become one.
+        balancing: how the heads' losses and gradients become one step.
         training: optimiser and schedule.
         evaluation: when and how the model is judged.
     """
@@ -195,7 +195,8 @@ def check_config(config: Config) -> None:
         if (source := settings.label_source()) is not None:
             check_source(name, source)
     config.training.check()
-    config.data.check()
+    config.balancing.check()
+    config.data.check(config.heads)
     build_transforms(config.data.augment, config.data.resize, keep_boxes=False)
     sides = config.data.resize
     if not 32 <= sides.shorter <= sides.longer:

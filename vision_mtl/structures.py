@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +40,8 @@ class Batch:
         has_boxes: (B,) bool, False where this image's source annotates no boxes.
         labels: head name -> (B,) int64 with -1, (B,) float32 or (B, K) float32 with NaN for unknown.
         metas: one `ImageMeta` per image.
+        annotated: (B, K) bool over the detection classes, False where this image's source does not annotate
+            the class: an image without its boxes is no negative for it; None where every source annotates all
     """
 
     images: Tensor
@@ -48,6 +52,7 @@ class Batch:
     has_boxes: Tensor
     labels: dict[str, Tensor]
     metas: list[ImageMeta]
+    annotated: Tensor | None = None
 
     def __post_init__(self) -> None:
         count = self.images.shape[0]
@@ -59,24 +64,25 @@ class Batch:
         assert self.has_boxes.shape == (count,)
         assert len(self.metas) == count
         assert all(len(target) == count for target in self.labels.values())
+        assert self.annotated is None or len(self.annotated) == count, self.annotated.shape
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch with every tensor on `device`, copied without blocking."""
-        move = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("images", "sizes", "boxes", "classes", "ignore", "has_boxes")
-        }
-        labels = {name: target.to(device, non_blocking=True) for name, target in self.labels.items()}
-        return replace(self, **move, labels=labels)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory; the loader calls this where there is a GPU."""
-        pinned = {
-            name: getattr(self, name).pin_memory()
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with every tensor changed."""
+        tensors: dict[str, Any] = {
+            name: change(getattr(self, name))
             for name in ("images", "sizes", "boxes", "classes", "ignore", "has_boxes")
         }
-        labels = {name: target.pin_memory() for name, target in self.labels.items()}
-        return replace(self, **pinned, labels=labels)
+        labels = {name: change(target) for name, target in self.labels.items()}
+        annotated = None if self.annotated is None else change(self.annotated)
+        return replace(self, **tensors, labels=labels, annotated=annotated)
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class Features:
 
     Attributes:
         stages: "c2".."c5" -> (B, C, H/s, W/s).
-        pyramid: levels from fine to coarse, each (B, C, H/s, W/s).
+        pyramid: levels from fine to coarse, each (B, C, H/s, W/s); [] if no head reads them.
         strides: pixels of the network input per cell, one per pyramid level.
         input_size: (H, W) of the padded batch.
         sizes: (B, 2) int64, valid (height, width) of each image.

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torchvision.models import detection
 
+from tests.commands.helpers import HEADS, write_config
 from tests.models.torchvision_files import COCO, SMALL, saved, small_backbone
 from vision_mtl.commands.evaluate import evaluate_checkpoint
 from vision_mtl.commands.infer import infer_with_checkpoint
@@ -23,34 +24,6 @@ from vision_mtl.models.weights import WeightsReport, load_weights
 from vision_mtl.training.checkpoint import load_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HEADS = """
-  objects:  {type: fcos, depth: 1, norm: group}
-  kind:     {type: classification, source: attribute, field: kind}
-  count:    {type: regression, source: count}
-"""
-
-
-def write_config(folder: Path, root: Path, heads: str = HEADS, more: str = "") -> str:
-    source = "[{images: images, annotations: annotations.json}]"
-    path = folder / "tiny.yaml"
-    path.write_text(
-        f"""
-data:
-  root: {root}
-  train: {source}
-  val: {source}
-  resize: {{shorter: 64, longer: 96}}
-  batch_size: 2
-  eval_batch_size: 2
-  workers: 0
-trunk: {{name: resnet18, channels: 32}}
-heads:{heads}
-training: {{epochs: 1, warmup_steps: 1, precision: fp32}}
-{more}
-""",
-        encoding="utf-8",
-    )
-    return str(path)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vision_mtl.data.annotations import AnnotationIndex, Objects, read_annotations
+from vision_mtl.data.categories import map_classes
 from vision_mtl.data.dataset import Source
 from vision_mtl.data.images import BadImageError
 from vision_mtl.data.labels import HeadLabels
@@ -76,4 +77,5 @@ def source_of(
     has_boxes: bool = True,
 ) -> Source:
     images = MemoryImages(index.sizes, frozenset(bad))
-    return Source(index, images, labels or {}, has_boxes, np.arange(len(index)))
+    classes = map_classes(index.categories, index.categories)
+    return Source(index, images, labels or {}, has_boxes, np.arange(len(index)), classes)

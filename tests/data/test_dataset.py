@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from vision_mtl.data.annotations import Category
 from vision_mtl.data.augment import Augmentation
+from vision_mtl.data.categories import map_classes
 from vision_mtl.data.config import ResizeConfig, default_augment
-from vision_mtl.data.dataset import Dataset, collate, describes_whole_image, padded
+from vision_mtl.data.dataset import Dataset, Source, collate, describes_whole_image, padded
 from vision_mtl.data.images import BadImageError
-from vision_mtl.data.labels import HeadLabels, LabelSource, read_labels
+from vision_mtl.data.labels import HeadLabels, LabelledFile, LabelSource, read_labels, read_shared_labels
 
 from .helpers import index_of, source_of
 
@@ -122,8 +126,7 @@ def test_source_without_boxes(index):
 
 
 def test_only_the_positions_of_a_source_are_used(index):
-    source = source_of(index)
-    dataset = Dataset([source.__class__(index, source.images, {}, True, np.array([1, 3]))], RESIZE)
+    dataset = Dataset([replace(source_of(index), positions=np.array([1, 3]))], RESIZE)
     assert [dataset[i, 0, i].meta.image_id for i in range(len(dataset))] == [1, 3]
 
 
@@ -166,3 +169,67 @@ def test_sample_is_a_function_of_seed_epoch_and_position(index):
     assert (dataset[0, 3, 7].image == first).all()
     for image in (dataset[0, 4, 7].image, dataset[0, 3, 8].image, other[0, 3, 7].image):
         assert image.shape != first.shape or (image != first).any()
+
+
+# Sources that annotate some of the trained classes; their own are ant and bee.
+
+
+def among(index, *names: str, **changes) -> Source:
+    """Return a source whose categories are to be found among trained ones of these names."""
+    trained = [Category(id=number, name=name) for number, name in enumerate(names)]
+    return replace(source_of(index), classes=map_classes(index.categories, trained), **changes)
+
+
+def batch_of(*sources: Source):
+    dataset = Dataset(sources, RESIZE)
+    return collate([dataset[i, 0, i] for i in range(len(dataset))])[0]
+
+
+def test_classes_are_the_trained_ones(index):
+    batch = batch_of(among(index, "bee", "cat", "ant"))
+    assert batch.classes.tolist() == [[2, 0, 0], [2, -1, -1], [-1, -1, -1], [0, -1, -1]]
+    assert batch.annotated.tolist() == [[True, False, True]] * 4
+    assert batch.to("cpu").annotated.tolist() == batch.annotated.tolist()
+
+
+def test_nothing_is_annotated_where_the_source_has_no_boxes(index):
+    names = ("ant", "bee", "cat")
+    batch = batch_of(among(index, *names), among(index, *names, has_boxes=False))
+    assert batch.annotated.tolist() == [[True, True, False]] * 4 + [[False] * 3] * 4
+
+
+def test_annotated_is_none_where_every_source_annotates_all(index):
+    assert batch_of(source_of(index), source_of(index, has_boxes=False)).annotated is None
+    assert batch_of(source_of(index)).to("cpu").annotated is None
+
+
+def test_objects_of_categories_that_are_not_trained_are_left_out(index):
+    source = among(index, "bee", has_boxes=False)
+    sample = Dataset([source], RESIZE)[0, 0, 0]
+    assert sample.objects.classes.tolist() == [-1, 0, 0]
+    batch = batch_of(source)
+    assert batch.classes.tolist() == [[0, 0], [-1, -1], [-1, -1], [0, -1]]
+    np.testing.assert_array_equal(batch.boxes[0].numpy(), sample.objects.boxes[1:])
+    assert not batch.boxes[1].any()
+
+
+def test_labels_of_classes_that_are_not_annotated_stay_unknown(index, tmp_path):
+    names = ("cat", "ant", "bee")
+    source = among(index, *names)
+    file = LabelledFile(index, source.classes)
+    (presence,) = read_shared_labels("presence", BOX_LABELS["presence"], [file], tmp_path, names)
+    source = replace(source, labels={"presence": presence})
+    dataset = Dataset([source], RESIZE, Augmentation(default_augment(), RESIZE))
+    for epoch in range(5):
+        sample = dataset[0, epoch, 0]
+        seen = [float(c in sample.objects.classes) for c in (1, 2)]
+        np.testing.assert_array_equal(sample.labels["presence"], [np.nan, *seen])
+
+
+def test_the_truth_of_a_source_without_boxes_has_no_objects(index):
+    source = source_of(index)
+    assert source.truth is index
+    truth = replace(source, has_boxes=False).truth
+    assert truth.image_ids.tolist() == index.image_ids.tolist()
+    assert truth.categories == index.categories
+    assert len(truth.xywh) == len(truth.classes) == truth.offsets[-1] == 0

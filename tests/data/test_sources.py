@@ -83,14 +83,17 @@ def rename_nut(tree):
     tree["categories"][1]["name"] = "rivet"
 
 
-def test_categories_that_differ(tiny_coco):
+def test_a_category_that_training_never_saw_lists_both(tiny_coco):
     other = variant(tiny_coco, "other.json", rename_nut)
-    message = r"other\.json: \$\.categories differ .*only here \['7 rivet'\], only there \['7 nut'\]"
-    with pytest.raises(DataError, match=message):
-        open_sources(config(tiny_coco, {}, {"annotations": other}), "train", {})
+    message = (
+        r"other\.json: \$\.categories: training never saw rivet\. Trained on: bolt, nut, washer\. "
+        r"Give a category its trained name with data\.val\[0\]\.rename"
+    )
     with pytest.raises(DataError, match=message):
         open_evaluation(config(tiny_coco, {"annotations": other}), "val", {}, {}, CATEGORIES)
     open_evaluation(config(tiny_coco), "val", {}, {}, CATEGORIES)
+    renamed = config(tiny_coco, {"annotations": other, "rename": {"rivet": "nut"}})
+    assert open_evaluation(renamed, "val", {}, {}, CATEGORIES).classes.classes.tolist() == [0, 1, 2]
 
 
 def test_unseen_label_lists_both(tiny_coco):
@@ -140,8 +143,16 @@ def test_labels_made_from_boxes_are_unknown_without_boxes(tiny_coco):
 
 
 def test_labels_made_from_boxes_need_boxes_somewhere(tiny_coco):
-    with pytest.raises(ConfigError, match=r"heads\.presence\.source: .*every source has boxes=false"):
+    message = r"heads\.presence: no source of data\.train supervises it: every one has boxes=false"
+    with pytest.raises(ConfigError, match=message):
         open_sources(config(tiny_coco, {"boxes": False}), "train", PRESENCE)
+
+
+def test_a_detection_head_needs_boxes_and_categories(tiny_coco):
+    bare = variant(tiny_coco, "bare.json", lambda tree: tree.update(annotations=[], categories=[]))
+    message = r"heads\.objects: no source of data\.train supervises it: .*no categories"
+    with pytest.raises(ConfigError, match=message):
+        open_sources(config(tiny_coco, {"annotations": bare}), "train", {"objects": None})
 
 
 def drop_attributes(tree):

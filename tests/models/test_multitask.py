@@ -1,62 +1,45 @@
-"""One trunk, several heads by name."""
+"""One trunk, any heads by name: several, or just one."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
+from tests.models.small import BATCH, HEADS, LABELS, TRUNK, predictions_of
 from vision_mtl.errors import ConfigError
-from vision_mtl.heads.base import LabelInfo
-from vision_mtl.heads.classification import ClassificationConfig, MultilabelConfig
+from vision_mtl.heads.faster_rcnn import FasterRcnnConfig
 from vision_mtl.heads.fcos import FcosConfig
-from vision_mtl.heads.regression import RegressionConfig
+from vision_mtl.heads.multilabel import MultilabelConfig
+from vision_mtl.heads.retinanet import RetinanetConfig
 from vision_mtl.models.multitask import ModelConfig, MultiTaskModel, build_model
 from vision_mtl.models.trunk import TrunkConfig
-from vision_mtl.structures import Batch, ClassScores, Detections, ImageMeta, Scalar
+from vision_mtl.structures import Batch, ClassScores, Detections, Scalar
 
-HEADS: dict[str, Any] = {
-    "objects": FcosConfig(depth=1, score_threshold=0.0),
-    "presence": MultilabelConfig(),
-    "state": ClassificationConfig(source="attribute", field="kind"),
-    "number": RegressionConfig(source="count"),
-}
-LABELS = {
-    "objects": LabelInfo(("bolt", "nut"), (3, 7)),
-    "presence": LabelInfo(("bolt", "nut")),
-    "state": LabelInfo(("clean", "dirty", "wet")),
-    "number": LabelInfo(mean=2.0, std=1.5),
+TWO_STAGE = TrunkConfig(name="resnet18", channels=32, finest=2, extra="p6")
+# Networks of one head: the trunk, the head, its answer.
+ALONE: dict[str, tuple[TrunkConfig, str, Any, type]] = {
+    "fcos": (TRUNK, "objects", HEADS["objects"], Detections),
+    "retinanet": (TRUNK, "objects", RetinanetConfig(depth=1, anchor_scale=2.0), Detections),
+    "faster_rcnn": (TWO_STAGE, "objects", FasterRcnnConfig(proposals=20, proposals_train=20), Detections),
+    "classification": (TRUNK, "state", HEADS["state"], ClassScores),
+    "multilabel": (TRUNK, "presence", HEADS["presence"], ClassScores),
+    "multilabel on the pyramid": (TRUNK, "presence", MultilabelConfig(features="pyramid"), ClassScores),
+    "regression": (TRUNK, "number", HEADS["number"], Scalar),
 }
 
 
 @pytest.fixture
 def model() -> MultiTaskModel:
     torch.manual_seed(0)
-    trunk = TrunkConfig(name="resnet18", channels=32, extra="none")
-    return build_model(ModelConfig(trunk=trunk, heads=HEADS), LABELS)
+    return build_model(ModelConfig(trunk=TRUNK, heads=HEADS), LABELS)
 
 
 @pytest.fixture
 def batch() -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    return Batch(
-        images=torch.randint(0, 256, (2, 3, 64, 96), generator=generator, dtype=torch.uint8),
-        sizes=torch.tensor([[64, 96], [48, 80]]),
-        boxes=torch.tensor([[[8.0, 8, 50, 50]], [[0.0, 0, 0, 0]]]),
-        classes=torch.tensor([[1], [-1]]),
-        ignore=torch.zeros(2, 1, dtype=torch.bool),
-        has_boxes=torch.tensor([True, True]),
-        labels={
-            "presence": torch.tensor([[0.0, 1.0], [0.0, 0.0]]),
-            "state": torch.tensor([2, -1]),
-            "number": torch.tensor([1.0, 0.0]),
-        },
-        metas=[
-            ImageMeta(5, "5.png", (64, 96), (1.0, 1.0)),
-            ImageMeta(6, "6.png", (96, 160), (2.0, 2.0)),
-        ],
-    )
+    return BATCH
 
 
 def test_all_heads_share_one_pass_of_the_trunk(model: MultiTaskModel, batch: Batch) -> None:
@@ -166,3 +149,50 @@ def test_heads_and_trunk_are_checked_too() -> None:
         config({"objects": FcosConfig(bins=1)}).check()
     with pytest.raises(ConfigError, match=r"trunk\.norm: found 'frozen'"):
         config(HEADS, norm="frozen").check()
+
+
+@pytest.mark.parametrize("kind", ALONE)
+def test_a_network_of_one_head_trains_and_answers(kind: str) -> None:
+    trunk, name, head, answer = ALONE[kind]
+    alone = ModelConfig(trunk=trunk, heads={name: head})
+    alone.check()
+    torch.manual_seed(0)
+    network = build_model(alone, LABELS)
+    features, outputs = network(BATCH.images, BATCH.sizes)
+    losses = network.losses(features, outputs, BATCH)
+    assert list(losses) == [name]
+    torch.stack(list(losses[name].values())).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    found = predictions_of(network.eval())
+    assert list(found) == [name]
+    assert [type(prediction) for prediction in found[name]] == [answer, answer]
+    assert list(network.describe({name: found[name][0]})) == [name]
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression"])
+def test_a_label_head_alone_needs_no_pyramid_and_answers_as_beside_a_detector(
+    kind: str, model: MultiTaskModel
+) -> None:
+    _, name, head, _ = ALONE[kind]
+    alone = build_model(ModelConfig(trunk=TRUNK, heads={name: head}), LABELS)
+    state = model.state_dict()
+    assert state.keys() - alone.state_dict().keys() == {
+        key for key in state if not key.startswith(("trunk.body.", f"heads.{name}."))
+    }
+    alone.load_state_dict({key: value for key, value in state.items() if key in alone.state_dict()})
+    with torch.no_grad():
+        features, outputs = alone.eval()(BATCH.images, BATCH.sizes)
+        _, expected = model.eval()(BATCH.images, BATCH.sizes)
+    assert features.pyramid == features.strides == []
+    assert torch.equal(outputs[name], expected[name])
+
+
+@pytest.mark.parametrize("freeze", [0, 5, 6])
+def test_a_trunk_without_a_pyramid_freezes_and_holds_the_rest(freeze: int) -> None:
+    trunk = msgspec.structs.replace(TRUNK, freeze=freeze)
+    network = build_model(ModelConfig(trunk=trunk, heads={"state": HEADS["state"]}), LABELS)
+    network.train()
+    for held in (True, False):
+        network.trunk.hold(held)
+        learns = [parameter.requires_grad for parameter in network.trunk.parameters()]
+        assert any(learns) == (freeze == 0 and not held)

@@ -125,6 +125,17 @@ def test_frozen_parts_keep_weights_and_statistics(freeze: int) -> None:
     assert all(parameter.grad is not None for parameter in trunk.fpn.parameters())
 
 
+def test_freeze_6_keeps_the_pyramid_too() -> None:
+    trunk = Trunk(TrunkConfig(name="resnet18", channels=8, freeze=6, pyramid_norm="batch"))
+    before = {name: value.clone() for name, value in trunk.state_dict().items()}
+    for held in (False, True, False):
+        trunk.hold(held)
+        trunk.train()
+        assert not any(level.requires_grad for level in trunk(*images(2, 64, 64)).pyramid)
+    assert not any(parameter.requires_grad for parameter in trunk.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
+
+
 def test_a_held_trunk_learns_nothing_until_it_is_let_go() -> None:
     trunk = Trunk(TrunkConfig(name="resnet18", channels=8, freeze=1))
     before = {name: value.clone() for name, value in trunk.state_dict().items()}
@@ -166,7 +177,7 @@ def test_group_norm_does_not_mix_images() -> None:
     ("build", "message"),
     [
         (lambda: TrunkConfig(norm_eps=-1e-5), r"trunk\.norm_eps: found -1e-05, expected 0 or more"),
-        (lambda: TrunkConfig(freeze=6), r"trunk\.freeze: found 6, expected 0 to 5"),
+        (lambda: TrunkConfig(freeze=7), r"trunk\.freeze: found 7, expected 0 to 6"),
         (lambda: TrunkConfig(freeze=-1), r"trunk\.freeze: found -1"),
         (lambda: TrunkConfig(channels=4), r"trunk\.channels: found 4"),
     ],

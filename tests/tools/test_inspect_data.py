@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 TOOL = Path(__file__).parents[2] / "tools" / "inspect_data.py"
@@ -72,3 +75,41 @@ def test_errors(tiny_coco, tmp_path):
     folder = run(tiny_coco.annotations, "--images", tmp_path / "absent")
     assert folder.returncode == 2
     assert folder.stderr.startswith("error: --images: no folder")
+
+
+def test_a_file_that_is_one_of_several_sources_is_drawn_as_training_has_it(tiny_coco, tmp_path):
+    tree = json.loads(tiny_coco.annotations.read_text())
+    tree["categories"][0]["name"] = "rivet"
+    for image in tree["images"]:
+        del image["attributes"]
+    (tiny_coco.root / "second.json").write_text(json.dumps(tree))
+    (tiny_coco.images / "002.png").unlink()
+    sources = ", ".join(f"{{images: images, annotations: {name}.json}}" for name in ("annotations", "second"))
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        f"data: {{root: '{tiny_coco.root}', train: [{sources}], resize: {{shorter: 64, longer: 96}}}}\n"
+        "heads:\n"
+        "  objects: {type: fcos}\n"
+        "  kind: {type: classification, source: attribute, field: kind}\n"
+        "  presence: {type: multilabel, source: boxes, categories: [bolt, rivet]}\n"
+    )
+    output = tmp_path / "drawings"
+    arguments = ("--images", tiny_coco.images, "--draw", 9, "--output", output, "--config", path)
+    result = run(tiny_coco.root / "second.json", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert len(list(output.glob("sample-*.jpg"))) == 7  # all but the missing file
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ([1, 0, 1], "bolt, washer"),
+        ([0, 0, 0], "none"),
+        ([math.nan, 0, 1], "washer; unknown: bolt"),
+        ([math.nan, 0, math.nan], "none; unknown: bolt, washer"),
+        ([math.nan] * 3, "unknown"),
+    ],
+)
+def test_labels_of_which_some_are_unknown(target, expected):
+    text = runpy.run_path(str(TOOL))["label_text"]
+    assert text(np.array(target, np.float32), ("bolt", "nut", "washer")) == expected

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from tests.commands import helpers
 from vision_mtl.commands.evaluate import evaluate_checkpoint
 from vision_mtl.commands.shared import open_checkpoint
 from vision_mtl.commands.train import train_from_config
@@ -24,43 +26,25 @@ from vision_mtl.structures import Batch, ImageMeta
 from vision_mtl.training.balancing import Balancer
 from vision_mtl.training.checkpoint import load_checkpoint
 from vision_mtl.training.config import BalancingConfig, TrainingConfig
-from vision_mtl.training.engine import Progress, optimizer_step
 from vision_mtl.training.optim import AveragedModel, build_optimizer, parameter_groups
+from vision_mtl.training.run import Progress
+from vision_mtl.training.step import optimizer_step
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def write_config(folder: Path, root: Path) -> Path:
-    source = "[{images: images, annotations: annotations.json}]"
-    path = folder / "tiny.yaml"
-    path.write_text(
-        f"""
-data:
-  root: {root}
-  train: {source}
-  val: {source}
-  test: {source}
-  resize: {{shorter: 64, longer: 96}}
-  batch_size: 2
-  eval_batch_size: 2
-  workers: 0
-trunk: {{name: resnet18, channels: 32}}
-heads:
-  objects:  {{type: fcos, depth: 1, norm: group}}
-  kind:     {{type: classification, source: attribute, field: kind}}
-  presence: {{type: multilabel, source: boxes}}
-  count:    {{type: regression, source: count}}
-training: {{epochs: 2, warmup_steps: 2, log_every: 1, precision: fp32}}
-""",
-        encoding="utf-8",
-    )
-    return path
+HEADS = """
+  objects:  {type: fcos, depth: 1, norm: group}
+  kind:     {type: classification, source: attribute, field: kind}
+  presence: {type: multilabel, source: boxes}
+  count:    {type: regression, source: count}
+"""
+TRAINING = "{epochs: 2, warmup_steps: 2, log_every: 1, precision: fp32}"
+write_config = partial(helpers.write_config, heads=HEADS, training=TRAINING)
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_coco_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    train_from_config(str(write_config(folder, tiny_coco_root)), [], folder / "run")
+    train_from_config(write_config(folder, tiny_coco_root), [], folder / "run")
     return folder / "run"
 
 
@@ -106,10 +90,10 @@ def test_same_seed_same_run_and_resuming_changes_nothing(
 
     monkeypatch.setattr(engine, "judge", stop_after_one_epoch)
     with pytest.raises(KeyboardInterrupt):
-        train_from_config(str(config), [], tmp_path / "run")
+        train_from_config(config, [], tmp_path / "run")
     monkeypatch.undo()
     assert load_checkpoint(tmp_path / "run/checkpoints/last.pt")["progress"]["epoch"] == 1
-    train_from_config(str(config), ["data.workers=1"], tmp_path / "run", resume=True)
+    train_from_config(config, ["data.workers=1"], tmp_path / "run", resume=True)
     whole, parts = (load_checkpoint(run / "checkpoints/last.pt") for run in (trained, tmp_path / "run"))
     assert states_equal(whole["model"], parts["model"])
     assert states_equal(whole["average"], parts["average"])
@@ -124,7 +108,7 @@ def test_same_seed_same_run_and_resuming_changes_nothing(
 
 
 def test_heads_first_leaves_the_trunk_as_it_was(tiny_coco_root: Path, tmp_path: Path) -> None:
-    config = str(write_config(tmp_path, tiny_coco_root))
+    config = write_config(tmp_path, tiny_coco_root)
     states = {}
     for epochs in (1, 2):
         overrides = [f"training.epochs={epochs}", "training.heads_first_epochs=1"]
@@ -154,7 +138,7 @@ def test_heads_first_leaves_the_trunk_as_it_was(tiny_coco_root: Path, tmp_path: 
 def test_every_detector_trains_beside_label_heads_and_is_judged_alike_twice(
     tiny_coco_root: Path, tmp_path: Path, head: str, trunk: str
 ) -> None:
-    config = str(write_config(tmp_path, tiny_coco_root))
+    config = write_config(tmp_path, tiny_coco_root)
     overrides = [f"heads.objects={head}", f"trunk={trunk}", "training.epochs=1"]
     best = train_from_config(config, overrides, tmp_path / "run")
     assert best["heads"]["objects"]["mAP"] is not None
@@ -179,14 +163,14 @@ def test_a_folder_that_holds_a_run_is_refused(trained: Path) -> None:
 def test_a_metric_that_a_head_has_not_is_refused_first(
     best: str, hint: str, tiny_coco_root: Path, tmp_path: Path
 ) -> None:
-    config = str(write_config(tmp_path, tiny_coco_root))
+    config = write_config(tmp_path, tiny_coco_root)
     with pytest.raises(ConfigError, match=rf"evaluation\.best: head .* has no metric .*Known: .*{hint}"):
         train_from_config(config, [f"evaluation.best={best}"], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_the_best_is_chosen_by_the_named_metric(tiny_coco_root: Path, tmp_path: Path) -> None:
-    config = str(write_config(tmp_path, tiny_coco_root))
+    config = write_config(tmp_path, tiny_coco_root)
     best = train_from_config(config, ["evaluation.best=count.MAE"], tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     errors = [line["heads"]["count"]["MAE"] for line in lines if line["kind"] == "val"]
@@ -195,7 +179,7 @@ def test_the_best_is_chosen_by_the_named_metric(tiny_coco_root: Path, tmp_path: 
 
 def test_nothing_to_resume_is_said(tiny_coco_root: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no run to resume"):
-        train_from_config(str(write_config(tmp_path, tiny_coco_root)), [], tmp_path / "none", resume=True)
+        train_from_config(write_config(tmp_path, tiny_coco_root), [], tmp_path / "none", resume=True)
 
 
 def test_evaluate_repeats_the_metrics_and_pycocotools_agrees(
@@ -235,7 +219,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
 
     monkeypatch.setattr(RegressionHead, "loss", poisoned)
     with pytest.raises(NumericsError, match=r"loss of count is not finite at step 0, on images \[\d+, \d+\]"):
-        train_from_config(str(write_config(tmp_path, tiny_coco_root)), [], tmp_path / "run")
+        train_from_config(write_config(tmp_path, tiny_coco_root), [], tmp_path / "run")
     assert not (tmp_path / "run/checkpoints/best.pt").exists()
 
 
@@ -244,7 +228,7 @@ def test_early_stopping(tiny_coco_root: Path, tmp_path: Path, monkeypatch: pytes
 
     scores = iter([0.5, 0.4, 0.3, 0.9])
     monkeypatch.setattr(engine, "headline", lambda *_: next(scores))
-    config = str(write_config(tmp_path, tiny_coco_root))
+    config = write_config(tmp_path, tiny_coco_root)
     train_from_config(config, ["training.epochs=9", "training.patience=2"], tmp_path / "run")
     assert load_checkpoint(tmp_path / "run/checkpoints/last.pt")["progress"]["epoch"] == 3
     assert load_checkpoint(tmp_path / "run/checkpoints/best.pt")["progress"]["epoch"] == 1

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import msgspec
 import torch
-import torchvision
 from torch import nn
 
 from vision_mtl.allocator import keep_freed_memory
@@ -19,12 +18,13 @@ from vision_mtl.benchmark.contenders import DEFAULT, HEAD, Contender, contenders
 from vision_mtl.commands.shared import choose_device, evaluation_loader
 from vision_mtl.commands.train import seed_everything, training_loader
 from vision_mtl.config import Config
+from vision_mtl.data.config import SourceConfig
 from vision_mtl.data.dataset import Source
 from vision_mtl.data.sources import open_evaluation, open_sources
 from vision_mtl.errors import ConfigError
 from vision_mtl.heads.evaluation import DetectionMetric
 from vision_mtl.heads.fcos import FcosConfig
-from vision_mtl.models.vocabulary import label_infos, trained_categories
+from vision_mtl.models.vocabulary import label_infos, label_sources, trained_categories
 from vision_mtl.progress import progress_bar
 from vision_mtl.training.config import TrainingConfig
 from vision_mtl.training.optim import (
@@ -115,14 +115,30 @@ def open_arena(config: Config) -> Arena:
     heads = {name: head for name, head in config.heads.items() if isinstance(head, FcosConfig)}
     if len(heads) != 1:
         raise ConfigError(f"heads: found {', '.join(config.heads)}, expected a head of type fcos to compare")
-    (head,) = heads.values()
+    ((name, head),) = heads.items()
     config = msgspec.structs.replace(
-        config, heads={HEAD: head}, trunk=msgspec.structs.replace(config.trunk, weights=None), weights=None
+        config,
+        data=msgspec.structs.replace(
+            config.data, train=for_head(config.data.train, name), val=for_head(config.data.val, name)
+        ),
+        heads={HEAD: head},
+        trunk=msgspec.structs.replace(config.trunk, weights=None),
+        weights=None,
     )
-    train = open_sources(config.data, "train", {})
+    sources = label_sources(config.heads)
+    train = open_sources(config.data, "train", sources)
     labels = label_infos(config.heads, train)
-    val = open_evaluation(config.data, "val", {}, {}, trained_categories(config.heads, labels))
+    val = open_evaluation(config.data, "val", sources, {}, trained_categories(config.heads, labels))
     return Arena(config, train, val, contenders(config.trunk, head, labels[HEAD]))
+
+
+def for_head(sources: Sequence[SourceConfig], head: str) -> list[SourceConfig]:
+    """Return the sources that supervise the head, for whatever heads there are."""
+    return [
+        msgspec.structs.replace(source, heads=None)
+        for source in sources
+        if source.heads is None or head in source.heads
+    ]
 
 
 def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict]:
@@ -194,7 +210,8 @@ def evaluate(
 ) -> dict[str, float | None]:
     """Return the detection metrics of a model in evaluation mode on the validation images."""
     assert isinstance(model, Contender)
-    metric = DetectionMetric(arena.val.index, arena.config.evaluation.backend)
+    names = [category.name for category in arena.val.classes.categories]
+    metric = DetectionMetric(arena.val.index, names, arena.config.evaluation.backend)
     for batch in evaluation_loader(arena.config, arena.val):
         metric.update(model.detect(batch.to(device), dtype), batch.metas)
     return {name: value if value is None else round(value, 5) for name, value in metric.compute().items()}
@@ -308,8 +325,3 @@ def train_contender(
         if score >= setting.score:
             break
     return max(tried, key=lambda pair: pair[0])[1]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that decide speed and accuracy."""
-    return {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}

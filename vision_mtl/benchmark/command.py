@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +12,9 @@ from vision_mtl.benchmark.accuracy import (
     Trial,
     open_arena,
     train_contender,
-    versions,
 )
 from vision_mtl.benchmark.accuracy_report import accuracy_plot, accuracy_table, group_runs, mean_score
+from vision_mtl.commands.machine import machine, versions
 from vision_mtl.config import load_config
 from vision_mtl.errors import ConfigError, nearest
 from vision_mtl.reporting.tables import text
@@ -83,15 +81,3 @@ def compare_accuracy(
         accuracy_plot(groups, title, plot)
         logger.info("the plot is in %s", plot)
     logger.info("all runs are in %s", results)
-
-
-def machine() -> str:
-    """Return the processor, and how many of its cores this process may use."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:
-        pass  # not Linux: the platform's name has to do
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores of {name}"

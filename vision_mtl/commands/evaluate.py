@@ -108,4 +108,5 @@ def class_rows(result: Evaluation) -> dict[str, list[Any]]:
 def print_per_class(result: Evaluation) -> None:
     """Print a table per head that has classes."""
     for name, rows in class_rows(result).items():
-        logger.info("%s", text(per_class_table(rows, "ap" if hasattr(rows[0], "ap") else "f1", name)))
+        if rows:
+            logger.info("%s", text(per_class_table(rows, "ap" if hasattr(rows[0], "ap") else "f1", name)))

@@ -19,7 +19,7 @@ from vision_mtl.models.multitask import MultiTaskModel, build_model
 from vision_mtl.models.weights import load_weights
 from vision_mtl.reporting.weights_report import weights_text
 from vision_mtl.training.checkpoint import load_checkpoint
-from vision_mtl.training.engine import Progress
+from vision_mtl.training.run import Progress
 
 logger = logging.getLogger(__name__)
 

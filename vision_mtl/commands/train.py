@@ -7,7 +7,7 @@ import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,20 +20,23 @@ from vision_mtl.allocator import keep_freed_memory
 from vision_mtl.commands.shared import choose_device, evaluation_loader
 from vision_mtl.config import Config, load_config, to_tree
 from vision_mtl.data.dataset import Source, training_dataset
-from vision_mtl.data.loader import Loader, TrainingBatches
-from vision_mtl.data.sampling import repeat_factors
+from vision_mtl.data.loader import Loader, TrainingBatches, shown_per_epoch
 from vision_mtl.data.sources import open_evaluation, open_sources
 from vision_mtl.errors import ConfigError
-from vision_mtl.models.multitask import build_model
+from vision_mtl.heads.base import LabelInfo
+from vision_mtl.models.multitask import MultiTaskModel, build_model
 from vision_mtl.models.precision import resolve_precision
 from vision_mtl.models.vocabulary import label_infos, label_sources, trained_categories
 from vision_mtl.models.weights import load_weights
 from vision_mtl.reporting.tables import heads_table, text
 from vision_mtl.reporting.weights_report import weights_text
 from vision_mtl.training.balancing import Balancer
-from vision_mtl.training.engine import Run, train
-from vision_mtl.training.evaluation import check_best
+from vision_mtl.training.checkpoint import load_checkpoint, save_checkpoint
+from vision_mtl.training.context import evenly_spaced, fit_context
+from vision_mtl.training.engine import train, write_json
+from vision_mtl.training.evaluation import check_best, evaluate
 from vision_mtl.training.log import start_logging
+from vision_mtl.training.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -78,12 +81,114 @@ def training_loader(config: Config, sources: Sequence[Source]) -> tuple[Loader, 
     """Return the augmented batches of the training sources and their order."""
     data, training = config.data, config.training
     dataset = training_dataset(data, sources, training.seed, training.epochs)
-    factors = None
-    if data.repeat_threshold:
-        factors = repeat_factors(*dataset.object_classes(), data.repeat_threshold)
+    factors = shown_per_epoch(data, dataset)
     batches = TrainingBatches(dataset.sizes(), data.batch_size, training.seed, factors)
     loader = Loader(dataset, batches, data.workers, data.prefetch, skip_bad=data.bad_images == "skip")
     return loader, batches
+
+
+class TrainingData(NamedTuple):
+    """What a config's training and validation files hold.
+
+    Attributes:
+        train: training sources.
+        val: validation source.
+        labels: head -> what it answers with.
+    """
+
+    train: list[Source]
+    val: Source
+    labels: dict[str, LabelInfo]
+
+
+def open_data(config: Config) -> TrainingData:
+    """Open and check all that training reads.
+
+    Raises:
+        ConfigError: a file that does not exist, or sources that do not fit the heads.
+        DataError: annotations, labels or images that cannot be used.
+    """
+    heads = label_sources(config.heads)
+    train = open_sources(config.data, "train", heads)
+    labels = label_infos(config.heads, train)
+    vocabularies = {name: info.names for name, info in labels.items()}
+    categories = trained_categories(config.heads, labels)
+    return TrainingData(train, open_evaluation(config.data, "val", heads, vocabularies, categories), labels)
+
+
+def build_run(
+    config: Config, data: TrainingData, model: MultiTaskModel, device: torch.device, folder: Path
+) -> Run:
+    """Return a run at its start; nothing is written.
+
+    Raises:
+        ConfigError: a balancing method whose packages are not installed.
+    """
+    loader, batches = training_loader(config, data.train)
+    weights = {name: head.weight for name, head in config.heads.items() if not head.frozen}
+    return Run(
+        folder=folder,
+        model=model.to(device),
+        balancer=Balancer(config.balancing, weights, device),
+        train=loader,
+        batches=batches,
+        val=evaluation_loader(config, data.val),
+        val_source=data.val,
+        training=config.training,
+        evaluation=config.evaluation,
+        device=device,
+        dtype=resolve_precision(config.training.precision, device),
+        identity={
+            "config": to_tree(config),
+            "labels": {name: msgspec.to_builtins(info) for name, info in data.labels.items()},
+            "versions": {
+                "vision_mtl": vision_mtl.__version__,
+                "torch": str(torch.__version__),
+                "torchvision": str(torchvision.__version__),
+            },
+            "fingerprints": {
+                source.index.path: source.index.fingerprint for source in [*data.train, data.val]
+            },
+        },
+        lr_factors={name: head.lr_factor for name, head in config.heads.items()},
+    )
+
+
+def learn_context(run: Run, config: Config, train: Sequence[Source], best: dict[str, Any]) -> dict[str, Any]:
+    """Learn how much the detection head listens to its context, and judge the best weights again with it.
+
+    Args:
+        run: finished; its averaged model becomes the best one.
+        config: as it was trained by.
+        train: training sources: the first that annotates boxes is learned from.
+        best: metrics of the best weights.
+
+    Returns:
+        their metrics from now on, which `best.pt` and `metrics.json` hold too; `best` where no head that was
+        trained has a context.
+    """
+    model = run.average.model
+    learning = [name for name in model.contexts if name in run.balancer.weights]
+    if not learning:
+        return best
+    source = evenly_spaced(next(source for source in train if source.has_boxes))
+    path = run.folder / "checkpoints" / "best.pt"
+    state = load_checkpoint(path)
+    model.load_state_dict(state["average"])
+    loader = evaluation_loader(config, source)
+    found = fit_context(model, loader, source, run.device, run.dtype, run.evaluation.backend)
+    logger.info(
+        "%s listens to its context with temperature %g: mAP on training images %s, %s without",
+        *learning,
+        found["temperature"],
+        found["mAP_on"],
+        found["mAP_off"],
+    )
+    result = evaluate(model, run.val, run.val_source, run.device, run.dtype, run.evaluation.backend)
+    metrics = {**best, "heads": result.heads, "losses": result.losses, "context": found}
+    save_checkpoint({**state, "average": model.state_dict(), "metrics": metrics}, path)
+    write_json(run.folder / "metrics.json", metrics)
+    return metrics
 
 
 def train_from_config(
@@ -96,76 +201,37 @@ def train_from_config(
     """
     config = load_config(config_path, overrides)
     folder = choose_folder(config_path, output, resume)
-    heads = label_sources(config.heads)
     start_logging()
-    sources = open_sources(config.data, "train", heads)
-    labels = label_infos(config.heads, sources)
-    val = open_evaluation(
-        config.data,
-        "val",
-        heads,
-        {name: info.names for name, info in labels.items()},
-        trained_categories(config.heads, labels),
-    )
+    data = open_data(config)
     device = choose_device(config.training.device)
-    dtype = resolve_precision(config.training.precision, device)
     if device.type == "cpu":
         keep_freed_memory()
     seed_everything(config.training.seed)
-    model = build_model(config.model(), labels)
-    started_from = None if resume else load_weights(model, config.model(), labels)
-    model.to(device)
-    check_best(model, val, config.evaluation.best, config.evaluation.backend)
+    model = build_model(config.model(), data.labels)
+    started_from = None if resume else load_weights(model, config.model(), data.labels)
+    check_best(model, data.val, config.evaluation.best, config.evaluation.backend)
+    run = build_run(config, data, model, device, folder)
     make_folder(folder)  # only now: nothing is written before all of the input has proved good
     start_logging(folder / "log.txt")
     if started_from is not None:
         logger.info("%s", weights_text(started_from))
-    tree = to_tree(config)
-    balancer = Balancer(config.balancing, {name: head.weight for name, head in config.heads.items()}).to(
-        device
-    )
-    loader, batches = training_loader(config, sources)
-    run = Run(
-        folder=folder,
-        model=model,
-        balancer=balancer,
-        train=loader,
-        batches=batches,
-        val=evaluation_loader(config, val),
-        val_source=val,
-        training=config.training,
-        evaluation=config.evaluation,
-        device=device,
-        dtype=dtype,
-        identity={
-            "config": tree,
-            "labels": {name: msgspec.to_builtins(info) for name, info in labels.items()},
-            "versions": {
-                "vision_mtl": vision_mtl.__version__,
-                "torch": str(torch.__version__),
-                "torchvision": str(torchvision.__version__),
-            },
-            "fingerprints": {source.index.path: source.index.fingerprint for source in [*sources, val]},
-        },
-        lr_factors={name: head.lr_factor for name, head in config.heads.items()},
-    )
     if resume:
         run.resume()
         logger.info("going on from step %d of %d", run.progress.step, run.total_steps)
-    (folder / "config.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    images = sum(len(source.positions) for source in sources)
-    parameters = sum(p.numel() for p in model.parameters())
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(run.identity["config"], sort_keys=False), encoding="utf-8"
+    )
     logger.info(
         "%d training and %d validation images, heads %s, %.1f M parameters, %d steps on %s in %s",
-        images,
-        len(val.positions),
+        sum(len(source.positions) for source in data.train),
+        len(data.val.positions),
         ", ".join(config.heads),
-        parameters / 1e6,
+        sum(p.numel() for p in model.parameters()) / 1e6,
         run.total_steps,
         device,
-        str(dtype).removeprefix("torch."),
+        str(run.dtype).removeprefix("torch."),
     )
-    best = train(run)
+    best = learn_context(run, config, data.train, train(run))
     logger.info("%s", text(heads_table(best["heads"], title=f"best of {folder}")))
     logger.info("results and weights are in %s", folder)
     return best

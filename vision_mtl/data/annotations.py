@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,11 +71,21 @@ class AnnotationIndex:
     """
 
     def __init__(
-        self, path: str, arrays: dict[str, np.ndarray], facts: Facts, cache: Path | None = None
+        self,
+        path: str,
+        arrays: dict[str, np.ndarray],
+        facts: Facts,
+        cache: Path | None = None,
+        rename: Mapping[str, str] | None = None,
     ) -> None:
-        """Hold the `arrays` of `parse_coco`; `cache` is the folder they are mapped from, if any."""
+        """Hold the `arrays` of `parse_coco`; `cache` is the folder they are mapped from, if any, and `rename`
+        gives categories other names."""
         self.path = path
         self.categories = facts.categories
+        self.classes = arrays["classes"]
+        if rename:
+            self.categories, places = _renamed(facts.categories, rename)
+            self.classes = places[self.classes]
         self.fingerprint = facts.fingerprint
         self.report = facts.report
         self.image_ids = arrays["image_ids"]
@@ -82,13 +93,13 @@ class AnnotationIndex:
         self.offsets = arrays["offsets"]
         self.xywh = arrays["xywh"]
         self.areas = arrays["areas"]
-        self.classes = arrays["classes"]
         self.crowd = arrays["crowd"]
         self.usable = arrays["usable"]
         self.annotation_ids = arrays["annotation_ids"]
         self._arrays = arrays
         self._facts = facts
         self._cache = cache
+        self._rename = rename
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -96,8 +107,24 @@ class AnnotationIndex:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle a mapped index as the file to map, so that spawned workers share its pages."""
         if self._cache is None:
-            return AnnotationIndex, (self.path, self._arrays, self._facts)
-        return _reopen, (self.path, self._cache, self.fingerprint)
+            return AnnotationIndex, (self.path, self._arrays, self._facts, None, self._rename)
+        return _reopen, (self.path, self._cache, self.fingerprint, self._rename)
+
+    def renamed(self, names: Mapping[str, str]) -> AnnotationIndex:
+        """Return these annotations with other category names: the file's name -> the new one.
+
+        Categories that end up under one of the new names become one class, with the id of the first.
+        """
+        return AnnotationIndex(self.path, self._arrays, self._facts, self._cache, names)
+
+    def without_objects(self) -> AnnotationIndex:
+        """Return the same images without any annotation."""
+        none = {
+            name: self._arrays[name][:0]
+            for name in ("xywh", "areas", "classes", "crowd", "usable", "annotation_ids")
+        }
+        arrays = {**self._arrays, **none, "offsets": np.zeros_like(self.offsets)}
+        return AnnotationIndex(self.path, arrays, self._facts, None, self._rename)
 
     def file_name(self, i: int) -> str:
         """Return image i's file name, relative to the image folder."""
@@ -180,11 +207,30 @@ def read_annotations(
     return AnnotationIndex(str(path), *stored, cache=folder)
 
 
-def _reopen(path: str, cache: Path, fingerprint: str) -> AnnotationIndex:
+def _reopen(path: str, cache: Path, fingerprint: str, rename: Mapping[str, str] | None) -> AnnotationIndex:
     index = read_annotations(path, cache)
     if index.fingerprint != fingerprint:
         raise DataError(f"{path}: the file changed while it was in use. Start the command again.")
-    return index
+    return index.renamed(rename) if rename else index
+
+
+def _renamed(
+    categories: Sequence[Category], rename: Mapping[str, str]
+) -> tuple[tuple[Category, ...], np.ndarray]:
+    """Return the categories under their new names, those of one new name joined, and where each of the C old
+    ones is among them, (C,) int64."""
+    kept: list[Category] = []
+    places: list[int] = []
+    joined: dict[str, int] = {}
+    for category in categories:
+        name = rename.get(category.name, category.name)
+        place = joined.get(name, len(kept))
+        if place == len(kept):
+            kept.append(Category(id=category.id, name=name))
+        if name in rename.values():
+            joined[name] = place
+        places.append(place)
+    return tuple(kept), np.array(places, np.int64)
 
 
 def _parse(path: Path, content: bytes) -> tuple[dict[str, np.ndarray], Facts]:

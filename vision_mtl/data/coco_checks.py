@@ -111,7 +111,7 @@ def parse_coco(path: Path, content: bytes) -> CocoData:
 
     order = np.argsort(rows, kind="stable")
     counts = np.bincount(rows, minlength=len(image_ids))
-    fields, attribute_arrays = _pack_attributes([image.attributes or {} for image in file.images])
+    fields, attribute_arrays = pack_attributes([image.attributes or {} for image in file.images])
     arrays = {
         "image_ids": image_ids,
         "sizes": sizes,
@@ -122,7 +122,7 @@ def parse_coco(path: Path, content: bytes) -> CocoData:
         "crowd": crowd[order],
         "usable": usable[order],
         "annotation_ids": ids[order],
-        **_pack_names([image.file_name for image in file.images]),
+        **pack_names([image.file_name for image in file.images]),
         **attribute_arrays,
     }
     negatives = int((counts == 0).sum())
@@ -228,13 +228,14 @@ def _leaves_folder(name: str) -> bool:
     return ".." in parts and posixpath.normpath(parts).split("/")[0] == ".."
 
 
-def _pack_names(names: list[str]) -> dict[str, np.ndarray]:
+def pack_names(names: list[str]) -> dict[str, np.ndarray]:
+    """Return `names` (bytes,) uint8, texts end to end, and `name_offsets` (I + 1,) int64, their bounds."""
     encoded = [name.encode() for name in names]
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
     return {"names": np.frombuffer(b"".join(encoded), np.uint8), "name_offsets": ends}
 
 
-def _pack_attributes(attributes: list[dict[str, Raw]]) -> tuple[list[str], dict[str, np.ndarray]]:
+def pack_attributes(attributes: list[dict[str, Raw]]) -> tuple[list[str], dict[str, np.ndarray]]:
     """Return the fields, and per field number f two arrays.
 
     `codes/f` (I,) int32 points into the JSON list whose text is `values/f` (bytes,) uint8; -1 is no value.

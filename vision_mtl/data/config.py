@@ -2,27 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import msgspec
 
-from vision_mtl.errors import ConfigError
+from vision_mtl.errors import ConfigError, nearest
 
 MIN_INPUT = 32  # pixels of the shorter side: the trunk's largest stride
 
 
 class SourceConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """One COCO-format annotation file and the folder of its images.
+    """One annotation file and its images.
+
+    The categories of several training sources are merged by name. What a source does not annotate stays
+    unknown for its images: they are no negatives for it.
 
     Attributes:
-        images: image folder, relative to `data.root`.
-        annotations: COCO JSON file, relative to `data.root`.
+        images: image folder, relative to `data.root`; for an idx file of labels, the idx file of images.
+        annotations: COCO JSON file, or idx file of labels (`*-ubyte`, `*.idx`, also `.gz`), relative to
+            `data.root`.
         boxes: False where this file annotates no boxes, so that its images are not taken for negatives.
+        heads: names of the heads that it supervises; null for all that it has labels for.
+        repeat: how many times every epoch shows each image; for training.
+        weight: share of an epoch's images that are of this source, relative to the other sources' weights;
+            for training, and for all sources or none. The length of the epoch stays that of the repeats.
+            null for the share that the repeats give.
+        rename: category name in this file -> the name that it is merged under, e.g. {pedestrian: person};
+            two that end up under one name become one class.
     """
 
     images: str
     annotations: str
     boxes: bool = True
+    heads: list[str] | None = None
+    repeat: int = 1
+    weight: float | None = None
+    rename: dict[str, str] = {}
+
+    def check(self, place: str, heads: Collection[str], training: bool) -> None:
+        """Raise ConfigError for what no source can have.
+
+        Args:
+            place: the source's key, e.g. `data.train[0]`.
+            heads: the names of all heads.
+            training: whether it is a training source.
+        """
+        if self.heads == []:
+            raise ConfigError(f"{place}.heads: empty; name the heads that it supervises, or leave it out")
+        for name in self.heads or ():
+            if name not in heads:
+                hint = nearest(name, heads) or "."
+                raise ConfigError(f"{place}.heads: unknown head '{name}'{hint} Known: {', '.join(heads)}")
+        for key, default in (("repeat", 1), ("weight", None)):
+            if not training and getattr(self, key) != default:
+                raise ConfigError(f"{place}.{key}: has a meaning for data.train only; remove it")
+        if self.repeat < 1:
+            raise ConfigError(f"{place}.repeat: found {self.repeat}, expected at least 1")
+        if self.weight is not None and not self.weight > 0:
+            raise ConfigError(f"{place}.weight: found {self.weight}, expected more than 0")
 
 
 class ResizeConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -85,7 +123,7 @@ class DataConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     Attributes:
         root: folder that the sources' paths are relative to.
         embedded: draw the project's own data set (on first use) and use its folder as the root.
-        train: training sources.
+        train: training sources; see `SourceConfig` for how several go together.
         val: validation source.
         test: test source.
         resize: network-input size at evaluation and inference, and the base of training's scale jitter.
@@ -126,8 +164,18 @@ class DataConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     follow_links: bool = False
     max_pixels: int = 100_000_000
 
-    def check(self) -> None:
-        """Raise ConfigError for values of how samples are drawn and mixed that are outside their range."""
+    def check(self, heads: Collection[str]) -> None:
+        """Raise ConfigError for sources, and ways to draw and mix samples, that cannot be; `heads` are the
+        names of all heads."""
+        for split in ("train", "val", "test"):
+            for i, source in enumerate(getattr(self, split)):
+                source.check(f"data.{split}[{i}]", heads, split == "train")
+        weighted = [source.weight is not None for source in self.train]
+        if any(weighted) and not all(weighted):
+            raise ConfigError(
+                f"data.train[{weighted.index(False)}].weight: found null, but other sources have a weight; "
+                "give every source one, or none"
+            )
         self.mix.check()
         for i, side in enumerate(self.multi_scale):
             if not MIN_INPUT <= side <= self.resize.longer:

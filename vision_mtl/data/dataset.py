@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vision_mtl.data.annotations import AnnotationIndex, Objects
 from vision_mtl.data.augment import Augmentation, resize_image, target_size
+from vision_mtl.data.categories import ClassMap
 from vision_mtl.data.config import DataConfig, ResizeConfig
 from vision_mtl.data.images import BadImageError, ImageSource
 from vision_mtl.data.labels import HeadLabels
@@ -33,11 +34,12 @@ class Source:
     """One annotation file with its images and every head's labels.
 
     Attributes:
-        index: the annotations.
+        index: the annotations, in the file's own classes.
         images: the pixels, at the index's positions.
         labels: head name -> that head's labels, for heads that read labels.
-        has_boxes: False where the file annotates no boxes.
+        has_boxes: False where the file annotates no boxes, or not for the detection head.
         positions: the images to use, as positions in the index.
+        classes: where the file's categories are among the trained ones, which all sources share.
     """
 
     index: AnnotationIndex
@@ -45,9 +47,21 @@ class Source:
     labels: dict[str, HeadLabels]
     has_boxes: bool
     positions: np.ndarray
+    classes: ClassMap
+
+    @property
+    def annotated(self) -> np.ndarray:
+        """(K,) bool, the trained classes that a detection head can learn from this source."""
+        return self.classes.annotated & self.has_boxes
+
+    @property
+    def truth(self) -> AnnotationIndex:
+        """What predictions are judged by: without objects where the file is not about the detection head."""
+        return self.index if self.has_boxes else self.index.without_objects()
 
     def read(self, at: int) -> Picture:
-        """Return the image at position `at` of the index, (H, W, 3) uint8, and its objects.
+        """Return the image at position `at` of the index, (H, W, 3) uint8, and its objects; those of
+        categories that are not trained have the class -1.
 
         Raises:
             BadImageError: it cannot be decoded, or its size is not the annotated one.
@@ -59,7 +73,7 @@ class Source:
             raise BadImageError(
                 self.images.path(at), f"is {width}x{height}, but {self.index.path} says {stated}"
             )
-        return image, self.index.objects(at)
+        return image, self.classes.of(self.index.objects(at))
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,8 @@ class Sample:
     """One image on its way into a batch; boxes in pixels of `image`.
 
     `meta.scale` leads back to the original only where the sample is not augmented, as at evaluation.
+    `annotated` (K,) bool says which classes the image's source annotates; None where every source annotates
+    all.
     """
 
     image: np.ndarray
@@ -74,6 +90,7 @@ class Sample:
     has_boxes: bool
     labels: dict[str, Any]
     meta: ImageMeta
+    annotated: np.ndarray | None = None
 
 
 @dataclass
@@ -90,6 +107,7 @@ class Dataset(torch.utils.data.Dataset):
         augmentation: the training pipeline, or one for each input size; None resizes only.
         seed: run seed; with the key's epoch and position it decides all randomness.
         mixing: mosaic and mixup with images of the same source; None for neither.
+        partial: whether a source that annotates boxes does so for some of the trained classes only.
     """
 
     sources: Sequence[Source]
@@ -98,9 +116,11 @@ class Dataset(torch.utils.data.Dataset):
     seed: int = 0
     mixing: Mixing | None = None
     ends: list[int] = field(init=False)
+    partial: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.ends = list(accumulate(len(source.positions) for source in self.sources))
+        self.partial = not all(source.annotated.all() for source in self.sources if source.has_boxes)
 
     def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0
@@ -118,20 +138,19 @@ class Dataset(torch.utils.data.Dataset):
         return np.concatenate(parts) if parts else np.zeros((0, 2), np.int64)
 
     def object_classes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the image and the class of every object that is no crowd, (N,) int64 each, and whether each
-        image's boxes are annotated, (len,) bool."""
+        """Return the image and the class of every object that is no crowd, (N,) int64 each, and in how many
+        images each class is annotated, (K,) int64."""
         rows, classes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        annotated = np.zeros(len(self), bool)
         for source, end in zip(self.sources, self.ends, strict=True):
             if source.has_boxes:
                 numbers = np.full(len(source.index), -1)
                 numbers[source.positions] = np.arange(end - len(source.positions), end)
-                annotated[numbers[source.positions]] = True
                 at, objects = source.index.all_objects()
                 used = (numbers[at] >= 0) & ~objects.crowd
                 rows.append(numbers[at][used])
-                classes.append(objects.classes[used])
-        return np.concatenate(rows), np.concatenate(classes), annotated
+                classes.append(source.classes.of(objects).classes[used])
+        annotated = [source.annotated * len(source.positions) for source in self.sources]
+        return np.concatenate(rows), np.concatenate(classes), np.sum(annotated, axis=0)
 
     def __getitem__(self, key: Key) -> Sample | BadImageError:
         i, epoch, position = key
@@ -154,7 +173,8 @@ class Dataset(torch.utils.data.Dataset):
             size=(height, width),
             scale=(width / image.shape[1], height / image.shape[0]),
         )
-        return Sample(image, objects, source.has_boxes, labels, meta)
+        annotated = source.annotated if self.partial else None
+        return Sample(image, objects, source.has_boxes, labels, meta, annotated)
 
     def _resized(self, picture: Picture) -> Picture:
         image, objects = picture
@@ -225,7 +245,7 @@ def padded(side: int) -> int:
 def collate(samples: Sequence[Sample | BadImageError]) -> tuple[Batch | None, list[BadImageError]]:
     """Pad samples right and bottom to one batch; also return the images that could not be read.
 
-    The batch is None when no sample is left.
+    The batch is None when no sample is left. Objects of categories that are not trained are left out.
     """
     bad = [sample for sample in samples if isinstance(sample, BadImageError)]
     good = [sample for sample in samples if isinstance(sample, Sample)]
@@ -233,21 +253,23 @@ def collate(samples: Sequence[Sample | BadImageError]) -> tuple[Batch | None, li
         return None, bad
     sizes = torch.tensor([sample.image.shape[:2] for sample in good])
     height, width = (padded(int(side)) for side in sizes.max(0).values)
-    slots = max(len(sample.objects.boxes) for sample in good)
+    found = [_of_trained_classes(sample.objects) for sample in good]
+    slots = max(len(objects.boxes) for objects in found)
     images = torch.zeros((len(good), height, width, 3), dtype=torch.uint8)
     boxes = torch.zeros((len(good), slots, 4))
     classes = torch.full((len(good), slots), -1)
     ignore = torch.zeros((len(good), slots), dtype=torch.bool)
-    for row, sample in enumerate(good):
+    for row, (sample, objects) in enumerate(zip(good, found, strict=True)):
         images[row, : sizes[row, 0], : sizes[row, 1]] = torch.from_numpy(sample.image)
-        count = len(sample.objects.boxes)
-        boxes[row, :count] = torch.from_numpy(sample.objects.boxes)
-        classes[row, :count] = torch.from_numpy(sample.objects.classes)
-        ignore[row, :count] = torch.from_numpy(sample.objects.crowd)
+        count = len(objects.boxes)
+        boxes[row, :count] = torch.from_numpy(objects.boxes)
+        classes[row, :count] = torch.from_numpy(objects.classes)
+        ignore[row, :count] = torch.from_numpy(objects.crowd)
     labels: dict[str, Tensor] = {
         name: torch.from_numpy(np.stack([np.asarray(sample.labels[name]) for sample in good]))
         for name in good[0].labels
     }
+    annotated = [sample.annotated for sample in good if sample.annotated is not None]
     batch = Batch(
         # The memory stays (H, W, channel): what a channels-last network wants, and half a copy saved.
         images=images.permute(0, 3, 1, 2),
@@ -258,8 +280,14 @@ def collate(samples: Sequence[Sample | BadImageError]) -> tuple[Batch | None, li
         has_boxes=torch.tensor([sample.has_boxes for sample in good]),
         labels=labels,
         metas=[sample.meta for sample in good],
+        annotated=torch.from_numpy(np.stack(annotated)) if annotated else None,
     )
     return batch, bad
+
+
+def _of_trained_classes(objects: Objects) -> Objects:
+    kept = objects.classes >= 0
+    return Objects(objects.boxes[kept], objects.classes[kept], objects.crowd[kept])
 
 
 def describes_whole_image(labels: dict[str, HeadLabels]) -> bool:

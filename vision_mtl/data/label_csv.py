@@ -38,7 +38,8 @@ def read_column(
     if not cells:
         raise DataError(
             f"{place}: no row matches any of the {len(names)} images, whose file names look like "
-            f"{', '.join(names[:3])}. Write file_name as the annotation file does."
+            f"{', '.join(names[:3])}. Write file_name as the annotation file does; if these images are not "
+            "about the head, leave the head out of the source's `heads`."
         )
     without_row = sum(name not in cells for name in names)
     if without_row:
@@ -55,6 +56,11 @@ def read_column(
             f"{place}: {len(wrong)} cells of column '{column}' are neither finite numbers nor empty: {lines}"
         )
     return [values.get(name) for name in names]
+
+
+def has_rows(head: str, file: Path, column: str, names: Sequence[str]) -> bool:
+    """Return whether the file has a row for any of the images; arguments and errors as for `read_column`."""
+    return bool(_cells(f"{file}: head '{head}'", file, column, set(names)))
 
 
 def _cells(place: str, file: Path, column: str, wanted: set[str]) -> dict[str, tuple[str, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 
 from vision_mtl.data.annotations import AnnotationIndex
-from vision_mtl.data.coco_json import listed
-from vision_mtl.data.label_csv import FLOAT32_MAX, read_column
-from vision_mtl.errors import ConfigError, DataError, nearest
+from vision_mtl.data.box_labels import BoxRule, box_rules
+from vision_mtl.data.categories import ClassMap, map_classes
+from vision_mtl.data.image_labels import Value, image_targets, read_values
+from vision_mtl.errors import ConfigError, DataError
 
 ALLOWED = {
     "single": ("dominant", "attribute", "csv"),
@@ -24,8 +25,6 @@ ALLOWED = {
 NEEDED = {"boxes": (), "dominant": (), "count": (), "attribute": ("field",), "csv": ("file", "column")}
 
 logger = logging.getLogger(__name__)
-
-Value = str | int | float | bool | list[str] | None
 
 
 class LabelSource(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -42,6 +41,8 @@ class LabelSource(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             unknown label; for `several`, labels are separated by `|` and a lone `|` says: none of them.
         column: for `csv`, the column of the labels.
         categories: for `boxes`, `dominant` and `count`, the categories that matter; all when not given.
+        groups: for one class per image from `attribute` or `csv`: class name -> the labels that it stands
+            for, by their text; the classes are in this order, and a label in no group is unknown.
     """
 
     kind: Literal["single", "several", "scalar"]
@@ -50,6 +51,12 @@ class LabelSource(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     file: str | None = None
     column: str | None = None
     categories: list[str] | None = None
+    groups: dict[str, list[str | int | float | bool]] | None = None
+
+    @property
+    def from_boxes(self) -> bool:
+        """Whether the labels are made from boxes, and change with those that augmentation leaves."""
+        return self.source in ("boxes", "dominant", "count")
 
 
 @dataclass
@@ -59,21 +66,22 @@ class HeadLabels:
     Attributes:
         vocabulary: K class names; () for scalar labels.
         targets: of the unaugmented images. single: (I,) int64, -1 unknown; several: (I, K) float32
-            of 0 and 1, rows of NaN unknown; scalar: (I,) float32, NaN unknown.
+            of 0 and 1, NaN unknown; scalar: (I,) float32, NaN unknown.
         from_objects: (classes (N,), boxes (N, 4) xyxy, crowd (N,)) -> one image's target, for labels that
-            change with the boxes that augmentation leaves; None for labels of the whole image. Picklable.
+            change with the boxes that augmentation leaves; None for labels of the whole image.
     """
 
     vocabulary: tuple[str, ...]
     targets: np.ndarray
-    from_objects: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray | np.generic] | None
+    from_objects: BoxRule | None
 
     @property
     def unknown(self) -> np.ndarray:
-        """(I,) bool, True where the image has no label."""
+        """(I,) bool, True where the image has no label; one known class of several is a label."""
         if self.targets.dtype == np.int64:
             return self.targets < 0
-        return np.isnan(self.targets).reshape(len(self.targets), -1).any(axis=1)
+        unknown = np.isnan(self.targets)
+        return unknown if unknown.ndim == 1 else unknown.all(axis=1)
 
     @property
     def unknown_target(self) -> np.ndarray:
@@ -83,73 +91,97 @@ class HeadLabels:
 
 
 @dataclass(frozen=True)
-class BoxRule:
-    """A label computed from boxes: the one rule for whole data sets and for single augmented images.
+class LabelledFile:
+    """What one file's labels are read from.
 
     Attributes:
-        source: `boxes`, `dominant` or `count`.
-        slots: (C,) int64, each category's place in the vocabulary; -1 where it does not matter.
-        size: K, the number of places.
+        index: the images and their annotations.
+        classes: where its categories are among the trained ones; all files have the same of these.
+        supervises: False where the file is not to answer for the head: its labels are all unknown.
     """
 
-    source: str
-    slots: np.ndarray
-    size: int
-
-    def __call__(self, classes: np.ndarray, boxes: np.ndarray, crowd: np.ndarray) -> np.ndarray | np.generic:
-        """Return one image's target from N objects: (K,) float32, int64 or float32."""
-        return self.targets(np.zeros(len(classes), np.int64), classes, boxes, crowd, 1)[0]
-
-    def targets(
-        self, rows: np.ndarray, classes: np.ndarray, boxes: np.ndarray, crowd: np.ndarray, images: int
-    ) -> np.ndarray:
-        """Return the targets of all images; `rows` (N,) says to which image each object belongs."""
-        slots = self.slots[classes]
-        counted = (slots >= 0) & ~crowd
-        cells = (rows * self.size + slots)[counted]
-        numbers = np.bincount(cells, minlength=images * self.size).reshape(images, self.size)
-        if self.source == "boxes":
-            return (numbers > 0).astype(np.float32)
-        if self.source == "count":
-            return numbers.sum(axis=1).astype(np.float32)
-        sides = (boxes[:, 2:] - boxes[:, :2])[counted].astype(np.float64)
-        areas = np.bincount(cells, sides[:, 0] * sides[:, 1], images * self.size).reshape(images, self.size)
-        present = numbers > 0
-        largest = np.where(present, areas, -1.0).argmax(axis=1)
-        return np.where(present.any(axis=1), largest, -1)
+    index: AnnotationIndex
+    classes: ClassMap
+    supervises: bool = True
 
 
 def read_labels(
     head: str, source: LabelSource, index: AnnotationIndex, root: Path, vocabulary: tuple[str, ...] | None
 ) -> HeadLabels:
-    """Read one head's labels of all images of `index`.
+    """Read one head's labels of a file by itself; see `read_shared_labels`."""
+    file = LabelledFile(index, map_classes(index.categories, index.categories))
+    return read_shared_labels(head, source, [file], root, vocabulary)[0]
+
+
+def read_shared_labels(
+    head: str,
+    source: LabelSource,
+    files: Sequence[LabelledFile],
+    root: Path,
+    vocabulary: tuple[str, ...] | None,
+) -> list[HeadLabels]:
+    """Read one head's labels of all images of several files, with one vocabulary.
+
+    A label made from boxes is known only as far as the file annotates the categories that it is about:
+    `boxes` class by class, `dominant` and `count` where all of them are annotated.
 
     Args:
         head: the head's name, for messages.
         source: where the labels come from.
-        index: the images.
+        files: at least one of them supervises the head, at training.
         root: the data root, against which a csv file is resolved.
         vocabulary: the classes seen in training; None builds them from these data, sorted (category names:
-            in class order, or as `source.categories` lists them).
+            in class order, or as `source.categories` lists them; groups: as they are listed).
 
     Raises:
         ConfigError: a combination or a name in `source` that cannot be.
         DataError: labels that are missing, contradictory, of the wrong type or not in `vocabulary`.
     """
     check_source(head, source)
-    if source.source in ("boxes", "dominant", "count"):
-        labels = _from_boxes(head, source, index, vocabulary)
+    place = ", ".join(file.index.path for file in files if file.supervises)
+    if source.from_boxes:
+        found = _from_boxes(head, source, place, files, vocabulary)
     else:
-        labels = _of_images(head, source, index, root, vocabulary)
-    unknown = labels.unknown
+        values: list[Sequence[Value]] = [
+            read_values(head, source, file.index, root) if file.supervises else [None] * len(file.index)
+            for file in files
+        ]
+        vocabulary, targets = image_targets(head, source, place, values, vocabulary)
+        found = [HeadLabels(vocabulary, part, None) for part in targets]
+    for file, labels in zip(files, found, strict=True):
+        if file.supervises and (labels.from_objects is None or labels.from_objects.answers):
+            _check_labelled(head, _described(source, root), file.index, labels.unknown)
+    return found
+
+
+def _from_boxes(
+    head: str,
+    source: LabelSource,
+    place: str,
+    files: Sequence[LabelledFile],
+    vocabulary: tuple[str, ...] | None,
+) -> list[HeadLabels]:
+    names = [category.name for category in files[0].classes.categories]
+    annotated = [file.classes.annotated & file.supervises for file in files]
+    vocabulary, rules = box_rules(head, source, place, names, annotated, vocabulary)
+    found = []
+    for file, rule in zip(files, rules, strict=True):
+        rows, own = file.index.all_objects()
+        objects = file.classes.of(own)
+        targets = rule.targets(rows, objects.classes, objects.boxes, objects.crowd, len(file.index))
+        found.append(HeadLabels(vocabulary, targets, rule))
+    return found
+
+
+def _check_labelled(head: str, origin: str, index: AnnotationIndex, unknown: np.ndarray) -> None:
+    """Raise DataError where no image has a label; log how many have none."""
     if unknown.all():
         raise DataError(
             f"{index.path}: head '{head}': none of the {len(index)} images has a label "
-            f"({_described(source, root)}). Check the source, or remove the head."
+            f"({origin}). Check the source, or remove the head."
         )
     if unknown.any():
         logger.info("head '%s': %d of %d images have no label", head, unknown.sum(), len(index))
-    return labels
 
 
 def check_source(head: str, source: LabelSource) -> None:
@@ -165,7 +197,9 @@ def check_source(head: str, source: LabelSource) -> None:
         if not getattr(source, name):
             raise ConfigError(f"heads.{head}.{name}: source '{source.source}' needs it")
     taken = needed or ("categories",)
-    for name in ("field", "file", "column", "categories"):
+    if source.kind == "single" and needed:
+        taken = (*needed, "groups")
+    for name in ("field", "file", "column", "categories", "groups"):
         if getattr(source, name) is not None and name not in taken:
             raise ConfigError(
                 f"heads.{head}.{name}: has no meaning with source '{source.source}', "
@@ -173,120 +207,21 @@ def check_source(head: str, source: LabelSource) -> None:
             )
     if source.categories == []:
         raise ConfigError(f"heads.{head}.categories: empty; name some or leave it out for all")
+    if source.groups is not None:
+        _check_groups(f"heads.{head}.groups", source.groups)
 
 
-def _from_boxes(
-    head: str, source: LabelSource, index: AnnotationIndex, vocabulary: tuple[str, ...] | None
-) -> HeadLabels:
-    names = [category.name for category in index.categories]
-    wanted = tuple(dict.fromkeys(source.categories or names))
-    for name in wanted:
-        if name not in names:
-            raise ConfigError(
-                f"heads.{head}.categories: {index.path} has no category '{name}'"
-                f"{nearest(name, names) or '.'} Its categories: {', '.join(names)}"
-            )
-    if source.source == "count":
-        counted = np.array([0 if name in wanted else -1 for name in names], np.int64)
-        vocabulary, rule = (), BoxRule("count", counted, 1)
-    else:
-        vocabulary = _checked(head, index, wanted, vocabulary)
-        places = {name: place for place, name in enumerate(vocabulary)}
-        slots = np.array([places[name] if name in wanted else -1 for name in names], np.int64)
-        rule = BoxRule(source.source, slots, len(vocabulary))
-    rows, objects = index.all_objects()
-    targets = rule.targets(rows, objects.classes, objects.boxes, objects.crowd, len(index))
-    return HeadLabels(vocabulary, targets, rule)
-
-
-def _of_images(
-    head: str, source: LabelSource, index: AnnotationIndex, root: Path, vocabulary: tuple[str, ...] | None
-) -> HeadLabels:
-    if source.source == "csv":
-        assert source.file is not None  # check_source
-        assert source.column is not None
-        names = [index.file_name(i) for i in range(len(index))]
-        cells = read_column(head, root / source.file, source.column, names, source.kind == "scalar")
-        values: list[Value] = [
-            [part.strip() for part in cell.split("|") if part.strip()]
-            if source.kind == "several" and isinstance(cell, str)
-            else cell
-            for cell in cells
-        ]
-    else:
-        assert source.field is not None  # check_source
-        values = _attribute(head, source.field, source.kind, index)
-    if source.kind == "scalar":
-        numbers = [np.nan if value is None else value for value in values]
-        return HeadLabels((), np.array(numbers, np.float32), None)
-    if source.kind == "single":
-        texts = [None if value is None else str(value) for value in values]
-        vocabulary = _checked(head, index, tuple(sorted({t for t in texts if t is not None})), vocabulary)
-        places: dict[str | None, int] = {name: place for place, name in enumerate(vocabulary)}
-        return HeadLabels(vocabulary, np.array([places.get(text, -1) for text in texts], np.int64), None)
-    lists = [value if isinstance(value, list) else None for value in values]
-    seen = {name for value in lists if value is not None for name in value}
-    vocabulary = _checked(head, index, tuple(sorted(seen)), vocabulary)
-    targets = np.full((len(index), len(vocabulary)), np.nan, np.float32)
-    columns = {name: place for place, name in enumerate(vocabulary)}
-    for row, value in enumerate(lists):
-        if value is not None:
-            targets[row] = 0
-            targets[row, [columns[name] for name in value]] = 1
-    return HeadLabels(vocabulary, targets, None)
-
-
-def _attribute(head: str, field: str, kind: str, index: AnnotationIndex) -> list[Value]:
-    """Return the attribute per image, of the type that `kind` asks for; empty text is unknown."""
-    known = index.attribute_fields
-    if field not in known:
-        raise DataError(
-            f"{index.path}: $.images[*].attributes.{field}: head '{head}': no image has this attribute"
-            f"{nearest(field, known) or '.'} Known attributes: {', '.join(known) or 'none'}"
-        )
-    values: list[Value] = [None if value == "" else value for value in index.attribute(field)]
-    fits, expected = _TYPES[kind]
-    wrong = [i for i, value in enumerate(values) if value is not None and not fits(value)]
-    if wrong:
-        ids = listed(index.image_ids[wrong[:10]].tolist(), len(wrong))
-        raise DataError(
-            f"{index.path}: $.images[{wrong[0]}].attributes.{field}: head '{head}': "
-            f"{values[wrong[0]]!r} is not {expected} ({len(wrong)} images: {ids}). "
-            "Correct them, set them to null, or use another type of head."
-        )
-    return values
-
-
-def _is_number(value: Value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= FLOAT32_MAX
-
-
-_TYPES: dict[str, tuple[Callable[[Value], bool], str]] = {
-    "single": (lambda value: not isinstance(value, list), "one label"),
-    "several": (lambda value: isinstance(value, list), "a list of texts"),
-    "scalar": (_is_number, "a number that float32 holds"),
-}
-
-
-def _checked(
-    head: str, index: AnnotationIndex, seen: tuple[str, ...], vocabulary: tuple[str, ...] | None
-) -> tuple[str, ...]:
-    """Return `vocabulary`, or `seen` where there is none yet, after checking that it holds all of `seen`."""
-    if vocabulary is None:
-        if not seen:
-            raise DataError(f"{index.path}: head '{head}': no label occurs, so there is no class to learn")
-        return seen
-    unseen = [name for name in seen if name not in set(vocabulary)]
-    if unseen:
-        raise DataError(
-            f"{index.path}: head '{head}': {len(unseen)} labels that training never saw: {_some(unseen)}. "
-            f"Trained on: {_some(vocabulary)}. Correct the labels, or train with data that have them."
-        )
-    return vocabulary
-
-
-def _some(names: list[str] | tuple[str, ...], limit: int = 100) -> str:
-    return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+def _check_groups(place: str, groups: dict[str, list[str | int | float | bool]]) -> None:
+    """Raise ConfigError for no group, an empty one, or a label in two."""
+    if not groups:
+        raise ConfigError(f"{place}: empty; name some or leave it out for a class per label")
+    group_of: dict[str, str] = {}
+    for name, members in groups.items():
+        if not members:
+            raise ConfigError(f"{place}.{name}: empty; list the labels that it stands for")
+        for label in map(str, members):
+            if group_of.setdefault(label, name) != name:
+                raise ConfigError(f"{place}: the label '{label}' is in '{group_of[label]}' and in '{name}'")
 
 
 def _described(source: LabelSource, root: Path) -> str:

@@ -14,10 +14,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from vision_mtl.data.augment import target_size
-from vision_mtl.data.config import ResizeConfig
+from vision_mtl.data.config import DataConfig, ResizeConfig
 from vision_mtl.data.dataset import Dataset, Key, collate, padded
 from vision_mtl.data.images import BadImageError
-from vision_mtl.data.sampling import draw_images, epoch_length
+from vision_mtl.data.sampling import draw_images, epoch_length, repeat_factors, source_factors
 from vision_mtl.errors import DataError
 from vision_mtl.structures import Batch
 
@@ -32,7 +32,8 @@ class TrainingBatches:
         sizes: (I, 2), height and width of the images.
         batch_size: images per batch.
         seed: run seed.
-        factors: (I,) mean number of times that an epoch shows each image, at least 1; None for once.
+        factors: (I,) mean number of times that an epoch shows each image, more than 0; None for exactly
+            once.
     """
 
     def __init__(
@@ -63,6 +64,28 @@ class TrainingBatches:
         )
         for b in generator.permutation(len(batches))[self.start :]:
             yield [(int(i), self.epoch, int(b) * size + k) for k, i in enumerate(batches[b])]
+
+
+def shown_per_epoch(data: DataConfig, dataset: Dataset) -> np.ndarray | None:
+    """Return the mean number of times that an epoch shows each image, (len(dataset),) float64.
+
+    None for exactly once, where the config neither repeats nor weighs sources nor rare categories.
+
+    Args:
+        data: the config.
+        dataset: of its training sources.
+    """
+    repeats = [source.repeat for source in data.train]
+    weights = [source.weight for source in data.train if source.weight is not None]
+    if not (data.repeat_threshold or weights or any(repeat > 1 for repeat in repeats)):
+        return None
+    counts = [len(source.positions) for source in dataset.sources]
+    rare = (
+        repeat_factors(*dataset.object_classes(), len(dataset), data.repeat_threshold)
+        if data.repeat_threshold
+        else np.ones(len(dataset))
+    )
+    return source_factors(counts, repeats, weights or None, rare)
 
 
 class EvaluationBatches:

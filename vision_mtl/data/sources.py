@@ -11,14 +11,20 @@ import numpy as np
 
 from vision_mtl.data.annotations import AnnotationIndex, Category, read_annotations
 from vision_mtl.data.cache import cache_folder
+from vision_mtl.data.categories import ClassMap, map_classes, merge_categories
 from vision_mtl.data.config import DataConfig, SourceConfig
 from vision_mtl.data.dataset import Source
-from vision_mtl.data.images import FolderImages, check_images
-from vision_mtl.data.labels import HeadLabels, LabelSource, read_labels
+from vision_mtl.data.idx import is_idx, read_idx
+from vision_mtl.data.image_labels import can_answer, shortened
+from vision_mtl.data.images import FolderImages, ImageSource, check_images
+from vision_mtl.data.labels import HeadLabels, LabelledFile, LabelSource, read_shared_labels
 from vision_mtl.data.shapes import ensure_shapes
-from vision_mtl.errors import ConfigError, DataError
+from vision_mtl.errors import ConfigError, DataError, nearest
 
 logger = logging.getLogger(__name__)
+
+Heads = Mapping[str, LabelSource | None]
+"""Head name -> where its labels come from; None for a detection head."""
 
 
 def data_root(data: DataConfig) -> Path:
@@ -26,155 +32,210 @@ def data_root(data: DataConfig) -> Path:
     return ensure_shapes() if data.embedded else Path(data.root)
 
 
-def open_sources(data: DataConfig, split: str, labels: Mapping[str, LabelSource]) -> list[Source]:
-    """Open the training data: the labels' vocabularies are taken from them.
+def open_sources(data: DataConfig, split: str, heads: Heads) -> list[Source]:
+    """Open the training data: categories and the labels' vocabularies are taken from them.
+
+    The categories of all sources whose boxes a head reads are merged by name (`merge_categories`).
 
     Args:
         data: the config.
         split: `train`, `val` or `test`.
-        labels: head name -> where its labels come from, for label heads.
+        heads: the heads that are trained.
 
     Raises:
-        ConfigError: the split is empty, or a file of it does not exist.
+        ConfigError: the split is empty, a file of it does not exist, or no source supervises a head.
         DataError: annotations, labels or images that cannot be used.
     """
-    indices = _read_indices(data, split)
-    for index in indices[1:]:
-        check_categories(index, indices[0].categories, indices[0].path)
+    files = _open_files(data, split)
     root = data_root(data)
-    boxed = [source.boxes for source in getattr(data, split)]
-    read = {name: _read_shared(name, label, indices, boxed, root) for name, label in labels.items()}
-    tables = [{name: parts[i] for name, parts in read.items()} for i in range(len(indices))]
-    return _with_images(data, split, indices, tables)
+    answers = {name: _answers(name, label, files, root, split) for name, label in heads.items()}
+    boxed = _boxed(files, heads, answers)
+    merged = merge_categories([f.index.categories for f, used in zip(files, boxed, strict=True) if used])
+    classes = [map_classes(file.index.categories, merged) for file in files]
+    read: dict[str, list[HeadLabels]] = {}
+    for name, label in heads.items():
+        if label is not None:
+            parts = [
+                LabelledFile(file.index, own, known)
+                for file, own, known in zip(files, classes, answers[name], strict=True)
+            ]
+            read[name] = read_shared_labels(name, label, parts, root, None)
+    opened = []
+    for i, file in enumerate(files):
+        labels = {name: parts[i] for name, parts in read.items()}
+        has_boxes = boxed[i] and all(answers[name][i] for name, label in heads.items() if label is None)
+        opened.append(_source(data, file, labels, has_boxes, classes[i]))
+    return opened
 
 
 def open_evaluation(
     data: DataConfig,
     split: str,
-    labels: Mapping[str, LabelSource],
+    heads: Heads,
     vocabularies: Mapping[str, tuple[str, ...]],
     categories: Sequence[Category] | None,
 ) -> Source:
     """Open the one source of an evaluation split, whose labels must be among the trained ones.
 
+    Its categories may be some of the trained ones.
+
     Args:
         data: the config.
         split: `train`, `val` or `test`.
-        labels: head name -> where its labels come from.
+        heads: the heads that are evaluated.
         vocabularies: head name -> class names seen in training, in class order.
-        categories: the trained categories; None where no head reads boxes.
+        categories: the trained categories; None without a detection head.
 
     Raises:
         ConfigError: not exactly one source, or a file that does not exist.
         DataError: labels or categories that training never saw, or data that cannot be used.
     """
-    indices = _read_indices(data, split)
-    if len(indices) != 1:
+    files = _open_files(data, split)
+    if len(files) != 1:
         raise ConfigError(
-            f"data.{split}: found {len(indices)} sources, expected one: evaluate them one after another "
+            f"data.{split}: found {len(files)} sources, expected one: evaluate them one after another "
             f"with e.g. data.{split}='[{{images: ..., annotations: ...}}]'"
         )
-    if categories is not None:
-        check_categories(indices[0], categories, "training")
-    root = data_root(data)
-    boxes = getattr(data, split)[0].boxes
-    table = {
-        name: read_labels(name, label, indices[0], root, vocabularies[name])
-        if boxes or not _from_boxes(label)
-        else _unknown(label, vocabularies[name], len(indices[0]))
-        for name, label in labels.items()
+    (file,) = files
+    answers = {name: [_may_answer(name, label, file)] for name, label in heads.items()}
+    (boxed,) = _boxed(files, heads, answers)
+    classes = map_classes(file.index.categories, file.index.categories if categories is None else categories)
+    if boxed:
+        _refuse_unknown(file, classes)
+    labels = {
+        name: read_shared_labels(
+            name,
+            label,
+            [LabelledFile(file.index, classes, answers[name][0])],
+            data_root(data),
+            vocabularies[name],
+        )[0]
+        for name, label in heads.items()
+        if label is not None
     }
-    return _with_images(data, split, indices, [table])[0]
-
-
-def check_categories(index: AnnotationIndex, expected: Sequence[Category], origin: str) -> None:
-    """Raise DataError with the difference if the categories are not those of `origin`."""
-    if list(index.categories) == list(expected):
-        return
-    ours, theirs = ({f"{c.id} {c.name}" for c in cs} for cs in (index.categories, expected))
-    raise DataError(
-        f"{index.path}: $.categories differ from those of {origin}: only here {sorted(ours - theirs)[:10]}, "
-        f"only there {sorted(theirs - ours)[:10]}; give every file the same categories, "
-        "also those without boxes"
-    )
+    has_boxes = boxed and all(answers[name][0] for name, label in heads.items() if label is None)
+    return _source(data, file, labels, has_boxes, classes)
 
 
 @dataclass(frozen=True)
-class _Constant:
-    """The label of every image of a file that does not annotate it, whatever boxes are left."""
+class _File:
+    """A source's annotations, its categories renamed.
 
-    target: np.ndarray | np.generic
-
-    def __call__(self, classes: np.ndarray, boxes: np.ndarray, crowd: np.ndarray) -> np.ndarray | np.generic:
-        return self.target
-
-
-def _from_boxes(label: LabelSource) -> bool:
-    return label.source in ("boxes", "dominant", "count")
-
-
-def _unknown(label: LabelSource, vocabulary: tuple[str, ...], images: int) -> HeadLabels:
-    """Return labels that are unknown for every image."""
-    shape = (images, len(vocabulary)) if label.kind == "several" else (images,)
-    value, dtype = (-1, np.int64) if label.kind == "single" else (np.nan, np.float32)
-    targets = np.full(shape, value, dtype)
-    return HeadLabels(vocabulary, targets, _Constant(targets[0]) if _from_boxes(label) and images else None)
-
-
-def _read_shared(
-    head: str, label: LabelSource, indices: Sequence[AnnotationIndex], boxed: Sequence[bool], root: Path
-) -> list[HeadLabels]:
-    """Read one head's labels of several files, with one vocabulary.
-
-    A file that cannot have the label (no boxes, or not the attribute) has it unknown, if another one has it.
+    Attributes:
+        place: the source's key, e.g. `data.train[0]`.
+        config: what the key holds.
+        index: the annotations.
+        images: the pixels, where they come with the annotations; None where they are files of a folder.
     """
-    if _from_boxes(label):
-        known = [i for i, boxes in enumerate(boxed) if boxes]
-        if not known:
-            raise ConfigError(
-                f"heads.{head}.source: '{label.source}' is made from boxes, and every source has boxes=false"
-            )
-    else:
-        known = [
-            i for i, x in enumerate(indices) if label.source == "csv" or label.field in x.attribute_fields
-        ]
-    known = known or list(range(len(indices)))  # to get the error that names the attributes there are
-    found = {i: read_labels(head, label, indices[i], root, None) for i in known}
-    vocabulary = _joined(list(found.values()))
-    for i in known:
-        if found[i].vocabulary != vocabulary:
-            found[i] = read_labels(head, label, indices[i], root, vocabulary)
+
+    place: str
+    config: SourceConfig
+    index: AnnotationIndex
+    images: ImageSource | None
+
+    @property
+    def annotates_boxes(self) -> bool:
+        """Whether an image without a box is known to have no object."""
+        return self.config.boxes and len(self.index.categories) > 0
+
+
+def _reads_boxes(label: LabelSource | None) -> bool:
+    return label is None or label.from_boxes
+
+
+def _may_answer(head: str, label: LabelSource | None, file: _File) -> bool:
+    """Return whether the source's `heads` allow the head, and it annotates boxes if the head reads them."""
+    named = file.config.heads
+    if named is not None and head not in named:
+        return False
+    if not _reads_boxes(label) or file.annotates_boxes:
+        return True
+    if named is None:
+        return False
+    raise ConfigError(
+        f"{file.place}.heads: names '{head}', which reads boxes, but the source has boxes=false or no "
+        "categories"
+    )
+
+
+def _answers(
+    head: str, label: LabelSource | None, files: Sequence[_File], root: Path, split: str
+) -> list[bool]:
+    """Return which files supervise a head: those whose `heads` name it, and those without `heads` that can.
+
+    Where none can, all that may are returned, for the error that says what there is.
+    """
+    may = [_may_answer(head, label, file) for file in files]
+    if not any(may):
+        missing = "boxes=false, no categories, or " if _reads_boxes(label) else ""
+        raise ConfigError(
+            f"heads.{head}: no source of data.{split} supervises it: every one has {missing}`heads` "
+            "without it"
+        )
+    if label is None or label.from_boxes or len(files) == 1:
+        return may
+    can = [
+        allowed and (file.config.heads is not None or can_answer(head, label, file.index, root))
+        for file, allowed in zip(files, may, strict=True)
+    ]
+    return can if any(can) else may
+
+
+def _boxed(files: Sequence[_File], heads: Heads, answers: Mapping[str, Sequence[bool]]) -> list[bool]:
+    """Return which files annotate boxes that a head reads; without such a head, which annotate boxes."""
+    readers = [name for name, label in heads.items() if _reads_boxes(label)]
     return [
-        found[i] if i in found else _unknown(label, vocabulary, len(index)) for i, index in enumerate(indices)
+        file.annotates_boxes and (not readers or any(answers[name][i] for name in readers))
+        for i, file in enumerate(files)
     ]
 
 
-def _joined(labels: Sequence[HeadLabels]) -> tuple[str, ...]:
-    first = labels[0].vocabulary
-    if all(table.vocabulary == first for table in labels):
-        return first
-    return tuple(sorted({name for table in labels for name in table.vocabulary}))
+def _refuse_unknown(file: _File, classes: ClassMap) -> None:
+    """Raise DataError with both lists if the file has categories that are not trained."""
+    names = [category.name for category in file.index.categories]
+    trained = [category.name for category in classes.categories]
+    unknown = [name for name, place in zip(names, classes.classes, strict=True) if place < 0]
+    if unknown:
+        raise DataError(
+            f"{file.index.path}: $.categories: training never saw {shortened(unknown)}"
+            f"{nearest(unknown[0], trained) or '.'} Trained on: {shortened(trained)}. Give a category its "
+            f"trained name with {file.place}.rename, or train with data that have it."
+        )
 
 
-def _read_indices(data: DataConfig, split: str) -> list[AnnotationIndex]:
+def _open_files(data: DataConfig, split: str) -> list[_File]:
     sources: list[SourceConfig] = getattr(data, split)
     if not sources:
         raise ConfigError(
             f"data.{split}: found no source, expected e.g. [{{images: {split}, annotations: {split}.json}}]"
         )
     root = data_root(data)
-    indices = []
+    files = []
     for i, source in enumerate(sources):
-        for key in ("annotations", "images"):
-            path = root / getattr(source, key)
-            fits = path.is_file() if key == "annotations" else path.is_dir()
-            if not fits:
-                kind = "file" if key == "annotations" else "folder"
-                raise ConfigError(f"data.{split}[{i}].{key}: no {kind} '{path}'; {_where(root)}")
-        indices.append(read_annotations(root / source.annotations))
-        for line in indices[-1].report.lines():
-            logger.info("%s: %s", indices[-1].path, line)
-    return indices
+        place = f"data.{split}[{i}]"
+        annotations, images = root / source.annotations, root / source.images
+        packed = is_idx(annotations)
+        if not annotations.is_file():
+            raise ConfigError(f"{place}.annotations: no file '{annotations}'; {_where(root)}")
+        if not (images.is_file() if packed else images.is_dir()):
+            kind = "file" if packed else "folder"
+            raise ConfigError(f"{place}.images: no {kind} '{images}'; {_where(root)}")
+        index, pixels = read_idx(images, annotations) if packed else (read_annotations(annotations), None)
+        for line in index.report.lines():
+            logger.info("%s: %s", index.path, line)
+        files.append(_File(place, source, _renamed(place, index, source.rename), pixels))
+    return files
+
+
+def _renamed(place: str, index: AnnotationIndex, rename: Mapping[str, str]) -> AnnotationIndex:
+    names = [category.name for category in index.categories]
+    for name in rename:
+        if name not in names:
+            raise ConfigError(
+                f"{place}.rename: {index.path} has no category '{name}'{nearest(name, names) or '.'} "
+                f"Its categories: {shortened(names) or 'none'}"
+            )
+    return index.renamed(rename)
 
 
 def _where(root: Path) -> str:
@@ -186,28 +247,28 @@ def _where(root: Path) -> str:
     return f"data.root='{root}' holds {listed or 'nothing'}: set data.root or this path"
 
 
-def _with_images(
-    data: DataConfig,
-    split: str,
-    indices: Sequence[AnnotationIndex],
-    tables: Sequence[dict[str, HeadLabels]],
-) -> list[Source]:
-    root = data_root(data)
-    opened = []
-    for source, index, labels in zip(getattr(data, split), indices, tables, strict=True):
-        folder = root / source.images
-        check = check_images(folder, index, cache_folder() / "images", data.max_pixels, data.follow_links)
-        if data.bad_images == "error":
-            check.raise_if_bad()
-        elif check.bad:
-            logger.warning("%s: %d of %d images are left out", index.path, len(check.bad), len(index))
-            for reason in check.bad.values():
-                logger.info("left out: %s", reason)
-        positions = np.setdiff1d(np.arange(len(index)), np.fromiter(check.bad, np.int64, len(check.bad)))
-        if not len(positions):
-            raise DataError(
-                f"{index.path}: no image is left: {len(index)} annotated, {len(check.bad)} unreadable"
-            )
-        images = FolderImages(folder, index.file_name, data.max_pixels)
-        opened.append(Source(index, images, labels, source.boxes, positions))
-    return opened
+def _source(
+    data: DataConfig, file: _File, labels: dict[str, HeadLabels], has_boxes: bool, classes: ClassMap
+) -> Source:
+    """Return the source with its images, checked where they are files."""
+    index = file.index
+    known = classes.annotated
+    if has_boxes and not known.all():
+        logger.info("%s: annotates %d of the %d classes", index.path, known.sum(), len(known))
+    if file.images is not None:
+        return Source(index, file.images, labels, has_boxes, np.arange(len(index)), classes)
+    folder = data_root(data) / file.config.images
+    check = check_images(folder, index, cache_folder() / "images", data.max_pixels, data.follow_links)
+    if data.bad_images == "error":
+        check.raise_if_bad()
+    elif check.bad:
+        logger.warning("%s: %d of %d images are left out", index.path, len(check.bad), len(index))
+        for reason in check.bad.values():
+            logger.info("left out: %s", reason)
+    positions = np.setdiff1d(np.arange(len(index)), np.fromiter(check.bad, np.int64, len(check.bad)))
+    if not len(positions):
+        raise DataError(
+            f"{index.path}: no image is left: {len(index)} annotated, {len(check.bad)} unreadable"
+        )
+    images = FolderImages(folder, index.file_name, data.max_pixels)
+    return Source(index, images, labels, has_boxes, positions, classes)

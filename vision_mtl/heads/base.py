@@ -26,26 +26,34 @@ class LabelInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ids: the data set's own category ids, in class order; for detection heads.
         mean: of the training labels; for regression.
         std: of the training labels; for regression.
+        counts: training images that have each class, in class order; empty for numbers, for detection heads
+            and in old checkpoints.
+        absent: training images known to be without each class, in the same order; for several labels per
+            image.
     """
 
     names: tuple[str, ...] = ()
     ids: tuple[int, ...] = ()
     mean: float = 0.0
     std: float = 1.0
+    counts: tuple[int, ...] = ()
+    absent: tuple[int, ...] = ()
 
 
 class TrunkInfo(msgspec.Struct, frozen=True):
-    """What a head needs to know of the trunk.
+    """What a head needs to know of what it reads.
 
     Attributes:
         stage_channels: "c2".."c5" -> channels.
         channels: width of the pyramid.
-        strides: of the pyramid levels.
+        strides: of the pyramid levels; () if no head reads them.
+        evidence: classes of the detection head whose `evidence` the head reads; 0 if it reads none.
     """
 
     stage_channels: dict[str, int]
     channels: int
     strides: tuple[int, ...]
+    evidence: int = 0
 
 
 class Metric(Protocol):
@@ -64,15 +72,41 @@ class Head(nn.Module):
     """One question to the trunk's features.
 
     Attributes:
+        config: what it was built from.
+        labels: what it answers with.
         headline: the metric that stands for the head.
         name: the head's name in the model, under which batches carry its labels.
+        frozen: whether its weights and statistics stay as they are.
     """
 
+    config: HeadConfig
+    labels: LabelInfo
     headline: str
     name: str
+    frozen: bool = False
+
+    def freeze(self) -> None:
+        """Keep all weights and statistics from now on, in evaluation mode for good."""
+        self.frozen = True
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Head:
+        """Set training mode; a frozen head stays in evaluation mode: its statistics stay too."""
+        return super().train(mode and not self.frozen)
 
     def forward(self, features: Features) -> Outputs:
-        """Return raw tensors."""
+        """Return raw tensors.
+
+        A head whose config names `detections` takes that head's `evidence` as a second argument.
+        """
+        raise NotImplementedError
+
+    def evidence(self, outputs: Outputs, features: Features) -> Tensor:
+        """Return (B, K) float32, without gradient: each class's highest logit anywhere in the valid image.
+
+        Dense detection heads have it, for image-level heads that name them in `detections`.
+        """
         raise NotImplementedError
 
     def loss(self, outputs: Outputs, features: Features, batch: Batch) -> dict[str, Tensor]:
@@ -117,10 +151,13 @@ class HeadConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_f
     Attributes:
         weight: factor on the head's loss.
         lr_factor: factor on the learning rate of the head's parameters.
+        frozen: keep what `weights` holds for the head, statistics included, and leave its loss to evaluation;
+            with `trunk.freeze: 6` its answers stay the same to the last bit.
     """
 
     weight: float = 1.0
     lr_factor: float = 1.0
+    frozen: bool = False
 
     def build(self, trunk: TrunkInfo, labels: LabelInfo) -> Head:
         """Return the head with fresh weights."""
@@ -129,6 +166,10 @@ class HeadConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_f
     def label_source(self) -> LabelSource | None:
         """Return where the head's image-level labels come from; None for detection heads."""
         return None
+
+    def reads_pyramid(self) -> bool:
+        """Return whether the head reads the trunk's pyramid; if none does, there is no pyramid."""
+        return True
 
     def check(self, name: str) -> None:
         """Raise ConfigError for settings that cannot work together; `name` is the head's."""

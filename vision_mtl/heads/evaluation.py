@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vision_mtl.data.annotations import AnnotationIndex
+from vision_mtl.data.categories import places_by_name
 from vision_mtl.heads.base import LabelInfo
 from vision_mtl.metrics.classification import (
     ClassRow,
@@ -17,16 +18,32 @@ from vision_mtl.metrics.classification import (
     single_label_metrics,
     single_label_rows,
 )
-from vision_mtl.metrics.detection import Backend, ClassAP, evaluate_detections, results_array, results_json
+from vision_mtl.metrics.detection import (
+    Backend,
+    ClassAP,
+    GroundTruth,
+    evaluate_detections,
+    results_array,
+    results_json,
+)
 from vision_mtl.metrics.regression import regression_metrics
 from vision_mtl.structures import ClassScores, Detections, ImageMeta, Prediction, Scalar
 
 
 class DetectionMetric:
-    """COCO average precision of the images of `index`."""
+    """COCO average precision of the images of `index`, on the categories that it has.
 
-    def __init__(self, index: AnnotationIndex, backend: Backend) -> None:
+    Args:
+        index: the truth; its categories are among the trained ones.
+        names: of the trained classes, by which they are found in the index; detections of other classes are
+            left out, since nothing tells whether they are right.
+        backend: what computes the numbers.
+    """
+
+    def __init__(self, index: GroundTruth, names: Sequence[str], backend: Backend) -> None:
         self.index, self.backend = index, backend
+        # (K,) int64, the index's class of each trained one; -1 where it has none.
+        self.classes = places_by_name(names, [category.name for category in index.categories])
         self.image_ids: list[int] = []
         self.detections: list[Detections] = []
         self.per_class: list[ClassAP] = []
@@ -38,13 +55,15 @@ class DetectionMetric:
             self.detections.append(prediction)
 
     def results(self) -> np.ndarray:
-        """Return all detections as rows (R, 7) float64 [image id, x, y, w, h, score, class]."""
-        return results_array(
+        """Return the detections as rows (R, 7) float64 [image id, x, y, w, h, score, class of the index]."""
+        rows = results_array(
             self.image_ids,
             [found.boxes.numpy() for found in self.detections],
             [found.scores.numpy() for found in self.detections],
             [found.classes.numpy() for found in self.detections],
         )
+        rows[:, 6] = self.classes[rows[:, 6].astype(np.int64)]
+        return rows[rows[:, 6] >= 0]
 
     def results_json(self) -> list[dict[str, Any]]:
         """Return all detections in COCO's results format, with the file's own ids."""

@@ -26,9 +26,9 @@ from torchvision.ops import MultiScaleRoIAlign
 from vision_mtl.data.annotations import AnnotationIndex
 from vision_mtl.errors import ConfigError
 from vision_mtl.heads.base import Head, LabelInfo, TrunkInfo
-from vision_mtl.heads.dense.decoding import Candidates, to_detections
-from vision_mtl.heads.dense.losses import class_factors
-from vision_mtl.heads.detection import DetectionConfig
+from vision_mtl.heads.class_weights import class_factors
+from vision_mtl.heads.dense.decoding import Candidates
+from vision_mtl.heads.detection import DetectionConfig, detections_of
 from vision_mtl.heads.evaluation import DetectionMetric, describe_detections
 from vision_mtl.metrics.detection import Backend
 from vision_mtl.structures import Batch, Detections, Features, ImageMeta, Prediction
@@ -164,6 +164,7 @@ class FasterRcnnHead(Head):
     """
 
     headline = "mAP"
+    config: FasterRcnnConfig
     label_factors: Tensor
 
     def __init__(self, config: FasterRcnnConfig, trunk: TrunkInfo, labels: LabelInfo) -> None:
@@ -204,6 +205,8 @@ class FasterRcnnHead(Head):
         )
         factors = class_factors(config.class_weights, labels.names)
         self.register_buffer("label_factors", F.pad(factors, (1, 0), value=1.0), persistent=False)
+        if config.context is not None:
+            self.register_buffer("context_temperature", torch.zeros(()))
 
     def forward(self, features: Features) -> RpnOutputs:
         return RpnOutputs(*self.rpn.head(features.pyramid))
@@ -231,7 +234,9 @@ class FasterRcnnHead(Head):
         """Return the terms `objectness`, `rpn_box`, `class` and `box`, each ().
 
         Each is a mean over the anchors or proposals that are drawn at random from the annotated images. A
-        stage that has none to draw from, all being in crowds, has terms of zero.
+        stage that has none to draw from, all being in crowds, has terms of zero. Where an image's source does
+        not annotate every class, no anchor of it is background, which the first stage could not tell from an
+        object of another class, and its proposals' softmax is without the other classes.
         """
         tensors = [*outputs.objectness, *outputs.deltas, *self.parameters()]
         zero = torch.stack([tensor[:0].sum(dtype=torch.float32) for tensor in tensors]).sum()
@@ -245,6 +250,10 @@ class FasterRcnnHead(Head):
             judged = RpnOutputs(*([level[rows] for level in levels] for levels in outputs))
             found = self.propose(judged, features.sizes[rows], features.input_size)
             labels, matched = self.rpn.assign_targets_to_anchors(found.anchors, targets)
+            if batch.annotated is not None:
+                # Background may be an object of a class that the image's source does not annotate.
+                whole = batch.annotated[rows].all(1)
+                labels = [torch.where((x > 0) | sure, x, -1) for x, sure in zip(labels, whole, strict=True)]
             if any((label >= 0).any() for label in labels):
                 wanted = self.rpn.box_coder.encode(matched, found.anchors)
                 terms["objectness"], terms["rpn_box"] = self.rpn.compute_loss(
@@ -257,6 +266,8 @@ class FasterRcnnHead(Head):
                 boxes = [next(remaining) if known else nothing for known in annotated]
                 logits, deltas = self.classify(boxes, features)
                 _, terms["box"] = fastrcnn_loss(logits, deltas, labels, wanted)
+                if batch.annotated is not None:
+                    logits = annotated_logits(logits, batch.annotated, [len(rois) for rois in boxes])
                 truth = torch.cat(labels)
                 entropy = F.cross_entropy(logits, truth, reduction="none")
                 terms["class"] = (entropy * self.label_factors[truth]).mean()
@@ -284,13 +295,10 @@ class FasterRcnnHead(Head):
             return Candidates(chosen, values, picked % scores.shape[2])
 
     def predict(self, decoded: Candidates, metas: Sequence[ImageMeta]) -> list[Detections]:
-        config = self.config
-        return to_detections(
-            decoded, metas, config.score_threshold, config.nms_threshold, config.max_detections
-        )
+        return detections_of(decoded, metas, self.config)
 
     def metric(self, index: AnnotationIndex, labels: np.ndarray | None, backend: Backend) -> DetectionMetric:
-        return DetectionMetric(index, backend)
+        return DetectionMetric(index, self.labels.names, backend)
 
     def describe(self, prediction: Prediction) -> list[dict[str, Any]]:
         assert isinstance(prediction, Detections)
@@ -310,6 +318,20 @@ def annotated_targets(batch: Batch) -> Targets:
         objects = (classes >= 0) & ~crowd
         targets.append({"boxes": boxes[objects], "labels": classes[objects] + 1, "crowds": boxes[crowd]})
     return targets
+
+
+def annotated_logits(logits: Tensor, annotated: Tensor, counts: list[int]) -> Tensor:
+    """Return the logits (R, 1 + K) with minus infinity for the classes that a box's image does not annotate.
+
+    What is left is a softmax over the background and the classes that the image tells apart from it.
+
+    Args:
+        logits: of the boxes of all images, background first.
+        annotated: (B, K) bool.
+        counts: boxes of each image, which add up to R.
+    """
+    hidden = ~annotated.repeat_interleave(torch.tensor(counts, device=annotated.device), 0)
+    return logits.masked_fill(F.pad(hidden, (1, 0), value=False), -torch.inf)
 
 
 def padded(rows: Tensor, counts: list[int], slots: int) -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from vision_mtl.data.annotations import AnnotationIndex
 from vision_mtl.errors import ConfigError
 from vision_mtl.heads.base import Head, LabelInfo, TrunkInfo
+from vision_mtl.heads.class_weights import class_factors
 from vision_mtl.heads.dense.assigners import (
     Assignment,
     Targets,
@@ -27,11 +28,11 @@ from vision_mtl.heads.dense.assigners import (
     inside_crowd,
     task_aligned,
 )
-from vision_mtl.heads.dense.decoding import Candidates, best_candidates, to_detections
+from vision_mtl.heads.dense.decoding import Candidates, best_candidates
+from vision_mtl.heads.dense.evidence import class_evidence
 from vision_mtl.heads.dense.losses import (
     aligned_iou,
     box_loss,
-    class_factors,
     class_targets,
     distribution_focal_loss,
     focal_loss,
@@ -44,7 +45,7 @@ from vision_mtl.heads.dense.points import (
     pyramid_points,
 )
 from vision_mtl.heads.dense.towers import PRIOR, convolution, per_point, tower
-from vision_mtl.heads.detection import DetectionConfig
+from vision_mtl.heads.detection import DetectionConfig, detections_of
 from vision_mtl.heads.evaluation import DetectionMetric, describe_detections
 from vision_mtl.metrics.detection import Backend
 from vision_mtl.structures import Batch, Detections, Features, ImageMeta, Prediction
@@ -138,6 +139,7 @@ class FcosHead(Head):
     """Dense detection head; module names as in torchvision's FCOS, so that its weights load."""
 
     headline = "mAP"
+    config: FcosConfig
     class_factors: Tensor
 
     def __init__(self, config: FcosConfig, trunk: TrunkInfo, labels: LabelInfo) -> None:
@@ -146,6 +148,8 @@ class FcosHead(Head):
         width = (config.width if config.depth else None) or trunk.channels
         factors = class_factors(config.class_weights, labels.names)
         self.register_buffer("class_factors", factors, persistent=False)
+        if config.context is not None:
+            self.register_buffer("context_temperature", torch.zeros(()))
         self.classification_head = nn.ModuleDict(
             {
                 "conv": tower(trunk.channels, width, config.depth, config.norm, len(trunk.strides)),
@@ -180,6 +184,9 @@ class FcosHead(Head):
             shapes=[(level.shape[2], level.shape[3]) for level in features.pyramid],
         )
 
+    def evidence(self, outputs: FcosOutputs, features: Features) -> Tensor:
+        return class_evidence(outputs.logits, outputs.shapes, features)
+
     def points(self, outputs: FcosOutputs, features: Features) -> tuple[Tensor, Tensor]:
         """Return the points (P, 2) in network-input pixels and the stride (P,) of each."""
         device = outputs.logits.device
@@ -210,7 +217,8 @@ class FcosHead(Head):
         """Return the terms `class`, `box`, and where configured `bins` and `quality`, each ().
 
         Each is a sum over the points of all images, divided by the weight of the positive ones. Images
-        without annotated boxes and points in crowds have no part in it.
+        without annotated boxes, points in crowds and, for `class`, classes that an image's source does not
+        annotate have no part in it.
         """
         points, strides = self.points(outputs, features)
         boxes = self.boxes(outputs, points, strides)
@@ -237,6 +245,8 @@ class FcosHead(Head):
             per_class = focal_loss(outputs.logits, wanted)
         if config.class_weights:
             per_class = per_class * self.class_factors
+        if batch.annotated is not None:
+            per_class = per_class * batch.annotated[:, None]
         terms = {"class": (per_class * judged[..., None]).sum() / total}
         overlap = box_loss(boxes, target_boxes, config.box_loss)
         terms["box"] = config.box_weight * (overlap * weight).sum() / total_weight
@@ -274,13 +284,10 @@ class FcosHead(Head):
         return best_candidates(scores, boxes, features.sizes, self.config.candidates, level_sizes)
 
     def predict(self, decoded: Candidates, metas: Sequence[ImageMeta]) -> list[Detections]:
-        config = self.config
-        return to_detections(
-            decoded, metas, config.score_threshold, config.nms_threshold, config.max_detections
-        )
+        return detections_of(decoded, metas, self.config)
 
     def metric(self, index: AnnotationIndex, labels: np.ndarray | None, backend: Backend) -> DetectionMetric:
-        return DetectionMetric(index, backend)
+        return DetectionMetric(index, self.labels.names, backend)
 
     def describe(self, prediction: Prediction) -> list[dict[str, Any]]:
         assert isinstance(prediction, Detections)

@@ -50,10 +50,12 @@ class PooledLogits(nn.Module):
         out: logits.
         pool: `avg`; `gem`, the generalised mean with a learned exponent (Radenovic et al., arXiv
             1711.02512, eq. 3); or `attention`, class-specific residual attention (Zhu and Wu, arXiv
-            2108.02456, eq. 4 with one head and infinite temperature): a class's logit is the mean of its
-            score map plus a share of the map's maximum, so small objects count.
+            2108.02456, eq. 1 to 4 with one head): a class's logit is the mean of its score map plus a
+            share of the mean under its softmax, so small objects count.
         hidden: width of a hidden layer before the logits; 0 for none.
         dropout: probability, before the last layer.
+        attention_share: lambda in eq. 4.
+        attention_temperature: T in eq. 1; None for its limit, the maximum of the score map.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class PooledLogits(nn.Module):
         hidden: int = 0,
         dropout: float = 0.0,
         attention_share: float = 0.3,
+        attention_temperature: float | None = None,
     ) -> None:
         super().__init__()
-        self.pool, self.attention_share = pool, attention_share
+        self.pool = pool
+        self.attention_share, self.attention_temperature = attention_share, attention_temperature
         self.hidden = nn.Linear(channels, hidden) if hidden else None
         self.dropout = nn.Dropout(dropout)
         self.logits = nn.Linear(hidden or channels, out)
@@ -80,8 +84,7 @@ class PooledLogits(nn.Module):
         if self.pool == "attention":
             scores = self.logits(self.dropout(self._hidden(cells.transpose(1, 2)))).float()  # (B, cells, out)
             mean = (scores * weights[:, :, None]).sum(1)
-            highest = scores.masked_fill(weights[:, :, None] == 0, -torch.inf).amax(1)
-            return mean + self.attention_share * highest
+            return mean + self.attention_share * self._attended(scores, weights)
         if self.pool == "gem":
             powers = cells.float().clamp(min=1e-6) ** self.exponent
             # A channel that is 0 everywhere underflows from an exponent of 7 on; its root has no gradient.
@@ -90,6 +93,14 @@ class PooledLogits(nn.Module):
         else:
             pooled = (cells.float() * weights[:, None]).sum(2)
         return self.logits(self.dropout(self._hidden(pooled))).float()
+
+    def _attended(self, scores: Tensor, weights: Tensor) -> Tensor:
+        """Return (B, out), the mean of the scores (B, cells, out) under the softmax of each class's own."""
+        if self.attention_temperature is None:
+            return scores.masked_fill(weights[:, :, None] == 0, -torch.inf).amax(1)
+        # A cell counts as much as it weighs: padding not at all, and a level of a pyramid as any other.
+        attention = (self.attention_temperature * scores + weights.log()[:, :, None]).softmax(1)
+        return (attention * scores).sum(1)
 
     def _hidden(self, x: Tensor) -> Tensor:
         return x if self.hidden is None else torch.relu(self.hidden(x))

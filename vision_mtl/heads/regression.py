@@ -13,23 +13,26 @@ from torch.nn import functional as F
 from vision_mtl.data.annotations import AnnotationIndex
 from vision_mtl.data.labels import LabelSource
 from vision_mtl.heads.base import Head, LabelInfo, TrunkInfo
-from vision_mtl.heads.classification import ImageHeadConfig
 from vision_mtl.heads.evaluation import RegressionMetric
+from vision_mtl.heads.image_head import ImageHeadConfig
 from vision_mtl.heads.pooling import flat_cells
 from vision_mtl.metrics.detection import Backend
 from vision_mtl.structures import Batch, Features, ImageMeta, Prediction, Scalar
 
 
 class RegressionConfig(ImageHeadConfig, tag="regression", kw_only=True):
-    """One number per image; learned in units of the training labels' standard deviation.
+    """One number per image.
 
     Attributes:
         source: where the number comes from: `count` (of boxes), `attribute` or `csv`.
-        loss: `l1`, `smooth_l1` (quadratic below one standard deviation) or `mse`.
+        loss: `l1`, `smooth_l1` (quadratic below an error of 1) or `mse`.
+        normalise: learn the number as its distance from the mean of the training labels, in their standard
+            deviations; false for its own unit, in which the loss is then too.
     """
 
     source: Literal["count", "attribute", "csv"]
     loss: Literal["l1", "smooth_l1", "mse"] = "smooth_l1"
+    normalise: bool = True
 
     def label_source(self) -> LabelSource:
         return LabelSource(
@@ -49,19 +52,23 @@ class RegressionHead(Head):
     """Targets (B,) float32 in the label's own unit, NaN unknown."""
 
     headline = "R2"
+    config: RegressionConfig
 
     def __init__(self, config: RegressionConfig, trunk: TrunkInfo, labels: LabelInfo) -> None:
         super().__init__()
         self.config, self.labels = config, labels
         self.pooled = config.pooled(trunk, 1)
+        self.from_detections = config.from_detections(trunk, 1)
+        self.mean, self.std = (labels.mean, labels.std) if config.normalise else (0.0, 1.0)
 
-    def forward(self, features: Features) -> Tensor:
-        return self.pooled(*flat_cells(features, self.config.features))[:, 0]
+    def forward(self, features: Features, evidence: Tensor | None = None) -> Tensor:
+        logits = self.pooled(*flat_cells(features, self.config.features))[:, 0]
+        return logits if self.from_detections is None else logits + self.from_detections(evidence)[:, 0]
 
     def loss(self, outputs: Tensor, features: Features, batch: Batch) -> dict[str, Tensor]:
         targets = batch.labels[self.name]
         known = ~targets.isnan()
-        wanted = (torch.where(known, targets, self.labels.mean) - self.labels.mean) / self.labels.std
+        wanted = (torch.where(known, targets, self.mean) - self.mean) / self.std
         distance = {"l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss, "mse": F.mse_loss}[self.config.loss]
         errors = distance(outputs, wanted, reduction="none")
         return {"value": (errors * known).sum() / known.sum().clamp(min=1)}
@@ -70,7 +77,7 @@ class RegressionHead(Head):
         return int((~batch.labels[self.name].isnan()).sum())
 
     def decode(self, outputs: Tensor, features: Features) -> Tensor:
-        return outputs * self.labels.std + self.labels.mean
+        return outputs * self.std + self.mean
 
     def predict(self, decoded: Tensor, metas: Sequence[ImageMeta]) -> list[Scalar]:
         return [Scalar(value) for value in decoded.detach().float().cpu().tolist()]

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from vision_mtl.data.annotations import AnnotationIndex
 from vision_mtl.errors import ConfigError
 from vision_mtl.heads.base import Head, LabelInfo, TrunkInfo
+from vision_mtl.heads.class_weights import class_factors
 from vision_mtl.heads.dense.anchors import cell_anchors, decode_boxes, encode_boxes, pyramid_anchors
 from vision_mtl.heads.dense.assigners import assignable, inside_crowd, max_iou
-from vision_mtl.heads.dense.decoding import Candidates, best_candidates, to_detections
-from vision_mtl.heads.dense.losses import box_loss, class_factors, class_targets, focal_loss
+from vision_mtl.heads.dense.decoding import Candidates, best_candidates
+from vision_mtl.heads.dense.evidence import class_evidence
+from vision_mtl.heads.dense.losses import box_loss, class_targets, focal_loss
 from vision_mtl.heads.dense.points import corner_points
 from vision_mtl.heads.dense.towers import PRIOR, block_tower, convolution, per_point
-from vision_mtl.heads.detection import DetectionConfig
+from vision_mtl.heads.detection import DetectionConfig, detections_of
 from vision_mtl.heads.evaluation import DetectionMetric, describe_detections
 from vision_mtl.metrics.detection import Backend
 from vision_mtl.structures import Batch, Detections, Features, ImageMeta, Prediction
@@ -93,6 +95,7 @@ class RetinanetHead(Head):
     """Dense detection head; module names as in torchvision's RetinaNet, so that its weights load."""
 
     headline = "mAP"
+    config: RetinanetConfig
     cells: Tensor
     class_factors: Tensor
 
@@ -108,6 +111,8 @@ class RetinanetHead(Head):
         self.register_buffer("cells", cells, persistent=False)
         factors = class_factors(config.class_weights, labels.names)
         self.register_buffer("class_factors", factors, persistent=False)
+        if config.context is not None:
+            self.register_buffer("context_temperature", torch.zeros(()))
         width, each = trunk.channels, cells.shape[1]
         self.classification_head = nn.ModuleDict(
             {
@@ -133,11 +138,15 @@ class RetinanetHead(Head):
             shapes=[(level.shape[2], level.shape[3]) for level in features.pyramid],
         )
 
+    def evidence(self, outputs: RetinanetOutputs, features: Features) -> Tensor:
+        return class_evidence(outputs.logits, outputs.shapes, features)
+
     def loss(self, outputs: RetinanetOutputs, features: Features, batch: Batch) -> dict[str, Tensor]:
         """Return the terms `class` and `box`, each ().
 
         Each is a sum over an image's anchors, divided by the number of its positive ones, and then the mean
-        over the images with annotated boxes. Anchors whose centre lies in a crowd are no negatives.
+        over the images with annotated boxes. Anchors whose centre lies in a crowd are no negatives, and
+        `class` leaves out the classes that an image's source does not annotate.
         """
         config = self.config
         anchors = pyramid_anchors(outputs.shapes, features.input_size, self.cells)
@@ -158,6 +167,8 @@ class RetinanetHead(Head):
         per_class = focal_loss(outputs.logits, wanted)
         if config.class_weights:
             per_class = per_class * self.class_factors
+        if batch.annotated is not None:
+            per_class = per_class * batch.annotated[:, None]
         if config.box_loss == "l1":
             per_box = (outputs.offsets - encode_boxes(matched, anchors)).abs().sum(-1)
         else:
@@ -185,13 +196,10 @@ class RetinanetHead(Head):
         return found._replace(scores=found.scores.sigmoid())
 
     def predict(self, decoded: Candidates, metas: Sequence[ImageMeta]) -> list[Detections]:
-        config = self.config
-        return to_detections(
-            decoded, metas, config.score_threshold, config.nms_threshold, config.max_detections
-        )
+        return detections_of(decoded, metas, self.config)
 
     def metric(self, index: AnnotationIndex, labels: np.ndarray | None, backend: Backend) -> DetectionMetric:
-        return DetectionMetric(index, backend)
+        return DetectionMetric(index, self.labels.names, backend)
 
     def describe(self, prediction: Prediction) -> list[dict[str, Any]]:
         assert isinstance(prediction, Detections)

@@ -19,6 +19,14 @@ from vision_mtl.structures import Features
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB in 0..1, as torchvision's weights expect
 STD = (0.229, 0.224, 0.225)
 STAGES = ("c2", "c3", "c4", "c5")
+PARTS = (  # in the order in which `freeze` counts them
+    ("body.conv1", "body.bn1"),
+    ("body.layer1",),
+    ("body.layer2",),
+    ("body.layer3",),
+    ("body.layer4",),
+    ("fpn",),
+)
 
 
 class TrunkConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -31,7 +39,8 @@ class TrunkConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         norm: `batch` (train from random weights, or large batches), `frozen` (batch norm that keeps its
             pretrained statistics; needs weights), or `group` (32 groups; batch size does not matter).
         norm_eps: added to the variance by the ResNet's norms; 0 for torchvision's first COCO weights.
-        freeze: how many parts keep their weights: 0 none, 1 the stem, 2 the stem and c2, up to 5 all.
+        freeze: how many parts keep weights and statistics: 0 none, 1 the stem, 2 the stem and c2, up to 5
+            the whole ResNet, 6 the pyramid too.
         channels: width of every pyramid level.
         finest: the finest pyramid level, 2 (stride 4) or 3 (stride 8).
         extra: levels above P5: `p6p7_from_p5`, `p6p7_from_c5`, `p6` (max pooling of P5), `none`.
@@ -52,10 +61,30 @@ class TrunkConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         """Raise ConfigError for settings that cannot work together."""
         if self.norm_eps < 0:
             raise ConfigError(f"trunk.norm_eps: found {self.norm_eps}, expected 0 or more")
-        if not 0 <= self.freeze <= 5:
-            raise ConfigError(f"trunk.freeze: found {self.freeze}, expected 0 to 5")
+        if not 0 <= self.freeze <= 6:
+            raise ConfigError(f"trunk.freeze: found {self.freeze}, expected 0 to 6")
         if self.channels < 8:
             raise ConfigError(f"trunk.channels: found {self.channels}, expected at least 8")
+
+
+def build_pyramid(config: TrunkConfig, stage_channels: dict[str, int]) -> FeaturePyramidNetwork:
+    """Return the feature pyramid on stages of the given channels, with fresh weights."""
+    channels = config.channels
+    extra = {
+        "p6p7_from_p5": lambda: LastLevelP6P7(channels, channels),
+        "p6p7_from_c5": lambda: LastLevelP6P7(stage_channels["c5"], channels),
+        "p6": LastLevelMaxPool,
+        "none": lambda: None,
+    }[config.extra]()
+    pyramid = FeaturePyramidNetwork(
+        [stage_channels[stage] for stage in STAGES[config.finest - 2 :]],
+        channels,
+        extra_blocks=extra,
+        norm_layer=nn.BatchNorm2d if config.pyramid_norm == "batch" else None,
+    )
+    if isinstance(extra, LastLevelP6P7):
+        extra.use_P5 = config.extra == "p6p7_from_p5"
+    return pyramid
 
 
 class Trunk(nn.Module):
@@ -64,16 +93,20 @@ class Trunk(nn.Module):
     Weights are random until `pretrained.load_trunk_weights` or a checkpoint fills them.
     `body` and `fpn` have the module names of torchvision's detectors, so that their weights load.
 
+    Args:
+        config: its settings.
+        pyramid: whether a head reads the pyramid; without one, those of its settings have no meaning.
+
     Attributes:
         stage_channels: "c2".."c5" -> channels.
         channels: width of the pyramid.
-        strides: of the pyramid levels.
+        strides: of the pyramid levels; [] without a pyramid.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: TrunkConfig) -> None:
+    def __init__(self, config: TrunkConfig, pyramid: bool = True) -> None:
         super().__init__()
         config.check()
         norm = {
@@ -89,47 +122,30 @@ class Trunk(nn.Module):
                 (name, child) for name, child in network.named_children() if name not in ("avgpool", "fc")
             )
         )
-        used = STAGES[config.finest - 2 :]
-        channels = config.channels
-        extra = {
-            "p6p7_from_p5": lambda: LastLevelP6P7(channels, channels),
-            "p6p7_from_c5": lambda: LastLevelP6P7(self.stage_channels["c5"], channels),
-            "p6": LastLevelMaxPool,
-            "none": lambda: None,
-        }[config.extra]()
-        self.fpn = FeaturePyramidNetwork(
-            [self.stage_channels[stage] for stage in used],
-            channels,
-            extra_blocks=extra,
-            norm_layer=nn.BatchNorm2d if config.pyramid_norm == "batch" else None,
-        )
-        if isinstance(extra, LastLevelP6P7):
-            extra.use_P5 = config.extra == "p6p7_from_p5"
-        self.channels = channels
-        count = len(used) + {"p6": 1, "none": 0}.get(config.extra, 2)
-        self.strides = [2 ** (config.finest + i) for i in range(count)]
+        self.fpn = build_pyramid(config, self.stage_channels) if pyramid else None
+        self.channels = config.channels
+        levels = 6 - config.finest + {"p6": 1, "none": 0}.get(config.extra, 2)
+        self.strides = [2 ** (config.finest + i) for i in range(levels)] if pyramid else []
         self.finest = config.finest
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1) * 255, persistent=False)
-        frozen = [("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)][: config.freeze]
-        self.frozen = [name for names in frozen for name in names]
-        for name in self.frozen:
-            self.body[name].requires_grad_(False)
-        self.held = False
+        parts = [name for names in PARTS[: config.freeze] for name in names]
+        self.frozen = [name for name in parts if name != "fpn" or pyramid]
+        self.hold(False)
 
     def hold(self, held: bool) -> None:
         """Keep all weights and statistics from now on, or let all but the frozen parts learn again."""
         self.held = held
         self.requires_grad_(not held)
         for name in self.frozen:
-            self.body[name].requires_grad_(False)
+            self.get_submodule(name).requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Trunk:
         """Set training mode; what is frozen or held stays in evaluation mode: its statistics stay too."""
         super().train(mode and not self.held)
         for name in self.frozen:
-            self.body[name].eval()
+            self.get_submodule(name).eval()
         return self
 
     def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
@@ -152,7 +168,9 @@ class Trunk(nn.Module):
         for i, stage in enumerate(STAGES):
             x = self.body[f"layer{i + 1}"](x)
             stages[stage] = x
-        used = OrderedDict((stage, stages[stage]) for stage in STAGES[self.finest - 2 :])
-        pyramid = list(self.fpn(used).values())
+        pyramid: list[Tensor] = []
+        if self.fpn is not None:
+            used = OrderedDict((stage, stages[stage]) for stage in STAGES[self.finest - 2 :])
+            pyramid = list(self.fpn(used).values())
         size = (images.shape[2], images.shape[3])
         return Features(stages, pyramid, self.strides, size, sizes)

@@ -9,40 +9,48 @@ import numpy as np
 from vision_mtl.data.annotations import Category
 from vision_mtl.data.dataset import Source
 from vision_mtl.data.labels import LabelSource
-from vision_mtl.errors import DataError
 from vision_mtl.heads.base import LabelInfo
 from vision_mtl.models.multitask import AnyHeadConfig
 
 
-def label_sources(heads: Mapping[str, AnyHeadConfig]) -> dict[str, LabelSource]:
-    """Return where the labels of each label head come from; detection heads are left out."""
-    sources = {name: head.label_source() for name, head in heads.items()}
-    return {name: source for name, source in sources.items() if source is not None}
+def label_sources(heads: Mapping[str, AnyHeadConfig]) -> dict[str, LabelSource | None]:
+    """Return where the labels of each head come from; None for a detection head."""
+    return {name: head.label_source() for name, head in heads.items()}
 
 
 def label_infos(heads: Mapping[str, AnyHeadConfig], sources: Sequence[Source]) -> dict[str, LabelInfo]:
-    """Return what each head answers with, from the training sources.
-
-    Raises:
-        DataError: a detection head and no category in the annotations.
-    """
+    """Return what each head answers with, from the training sources, opened for these heads."""
     infos = {}
     for name, head in heads.items():
-        source = head.label_source()
-        if source is None:
-            categories = sources[0].index.categories
-            if not categories:
-                raise DataError(
-                    f"{sources[0].index.path}: $.categories is empty, and head '{name}' detects them"
-                )
+        label = head.label_source()
+        if label is None:
+            categories = sources[0].classes.categories
             infos[name] = LabelInfo(tuple(c.name for c in categories), tuple(c.id for c in categories))
-        elif source.kind == "scalar":
-            targets = np.concatenate([s.labels[name].targets[s.positions] for s in sources])
-            mean, std = float(np.nanmean(targets)), float(np.nanstd(targets))
-            infos[name] = LabelInfo(mean=mean, std=std if std > 1e-6 else 1.0)
         else:
-            infos[name] = LabelInfo(sources[0].labels[name].vocabulary)
+            targets = [source.labels[name].targets[source.positions] for source in sources]
+            infos[name] = label_info(label, sources[0].labels[name].vocabulary, targets)
     return infos
+
+
+def label_info(label: LabelSource, names: tuple[str, ...], targets: Sequence[np.ndarray]) -> LabelInfo:
+    """Return what a label head answers with, from its targets in each source; unknown ones count for nothing.
+
+    Args:
+        label: of what kind they are.
+        names: of the classes; () for numbers.
+        targets: see `HeadLabels`.
+    """
+    if label.kind == "scalar":
+        numbers = np.concatenate(targets)
+        mean, std = float(np.nanmean(numbers)), float(np.nanstd(numbers))
+        return LabelInfo(mean=mean, std=std if std > 1e-6 else 1.0)
+    if label.kind == "single":
+        counts = [np.bincount(part[part >= 0], minlength=len(names)) for part in targets]
+        return LabelInfo(names, counts=tuple(np.sum(counts, axis=0).tolist()))
+    present, absent = (
+        np.sum([(part == value).sum(axis=0) for part in targets], axis=0).tolist() for value in (1, 0)
+    )
+    return LabelInfo(names, counts=tuple(present), absent=tuple(absent))
 
 
 def trained_categories(

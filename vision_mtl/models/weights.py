@@ -11,6 +11,8 @@ from torch import Tensor
 from vision_mtl.errors import CheckpointError
 from vision_mtl.heads.base import LabelInfo
 from vision_mtl.models.class_slots import answers, layout_of, match_classes, read_by, with_rows
+from vision_mtl.models.freezing import check_filled
+from vision_mtl.models.links import LINK_TENSORS, evidence_of
 from vision_mtl.models.multitask import ModelConfig, MultiTaskModel
 from vision_mtl.models.pretrained import load_trunk_weights
 from vision_mtl.models.published import unlike
@@ -40,8 +42,13 @@ class WeightsReport:
     notes: list[str] = field(default_factory=list)
 
     def whole_heads(self) -> list[str]:
-        """Return the heads that were loaded to the last tensor and class."""
-        partly = {key.split(".")[1] for key in self.fresh if key.startswith("heads.")}
+        """Return the heads that were loaded to the last tensor and class.
+
+        A link to another head that the file's heads have not does nothing yet: it does not count.
+        """
+        links = {key for key in self.fresh if key.endswith(LINK_TENSORS)} - set(self.skipped)
+        fresh = [key for key in self.fresh if key.startswith("heads.") and key not in links]
+        partly = {key.split(".")[1] for key in fresh}
         partly |= {name for name, rows in self.classes.items() if any(slot is None for _, slot in rows)}
         heads = {key.split(".")[1]: None for key in self.loaded if key.startswith("heads.")}
         return [name for name in heads if name not in partly]
@@ -63,7 +70,8 @@ def load_weights(
 
     Raises:
         ConfigError: weights that torchvision has not published.
-        CheckpointError: no such file, no network, a file of something else, or another trunk.
+        CheckpointError: no such file, no network, a file of something else, another trunk, or a frozen head
+            that the file does not fill.
     """
     if config.weights is None:
         return _load_trunk(model, config)
@@ -73,9 +81,9 @@ def load_weights(
     report = WeightsReport(f"weights={config.weights}", notes=list(file.notes))
     heads = _alike(config, file, report)
     classes = {name: match_classes(labels[name], file.heads[name].labels) for name in heads}
-    own, taken = model.state_dict(), {}
+    own, taken, misread = model.state_dict(), {}, _misread(config, file, classes)
     for key in own:
-        value = _value(key, own, file, classes)
+        value = None if key in misread else _value(key, own, file, classes)
         if value is not None:
             taken[key] = value
         if not is_counter(key):
@@ -88,6 +96,7 @@ def load_weights(
             (ours, None if slot is None else _slot_name(file.heads[name].labels, slot))
             for ours, slot in zip(answers(labels[name]), slots, strict=True)
         ]
+    check_filled(config.trunk, config.heads, config.weights, report.whole_heads(), report.fresh)
     model.load_state_dict({**own, **taken})
     return report
 
@@ -107,6 +116,9 @@ def _check_trunk(model: MultiTaskModel, config: ModelConfig, file: WeightsFile) 
     """Raise CheckpointError unless the file has the whole trunk and no more, and the config its settings."""
     ours = {key: v for key, v in model.state_dict().items() if _is_trunks(key)}
     theirs = {key: v for key, v in file.state.items() if _is_trunks(key)}
+    if not all(any(_is_pyramids(key) for key in side) for side in (ours, theirs)):
+        # A network of label heads has no pyramid: the other one's is left out, or stays fresh.
+        ours, theirs = ({k: v for k, v in side.items() if not _is_pyramids(k)} for side in (ours, theirs))
     misfits = {
         "missing": ours.keys() - theirs.keys(),
         "unknown": theirs.keys() - ours.keys(),
@@ -128,6 +140,28 @@ def _check_trunk(model: MultiTaskModel, config: ModelConfig, file: WeightsFile) 
 
 def _is_trunks(key: str) -> bool:
     return key.startswith("trunk.") and not is_counter(key)
+
+
+def _is_pyramids(key: str) -> bool:
+    return key.startswith("trunk.fpn.")
+
+
+def _misread(config: ModelConfig, file: WeightsFile, classes: Mapping[str, Sequence[int | None]]) -> set[str]:
+    """Return the names of the layers of evidence whose rows and columns are not the file's classes, in order.
+
+    Args:
+        config: of our network.
+        file: that has the heads in `classes`.
+        classes: head -> for each of our classes its position in the file.
+    """
+    counts = {name: len(answers(file.heads[name].labels)) for name in classes}
+    same = {name for name, rows in classes.items() if list(rows) == list(range(counts[name]))}
+    sources = {name: evidence_of(head) for name, head in config.heads.items()}
+    return {
+        f"heads.{name}.from_detections.linear.weight"
+        for name, source in sources.items()
+        if not {name, source} <= same
+    }
 
 
 def _alike(config: ModelConfig, file: WeightsFile, report: WeightsReport) -> list[str]:

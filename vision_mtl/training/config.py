@@ -35,6 +35,8 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         seed: decides weights, order and augmentation.
         patience: evaluations without a new best after which training stops early; null for never.
         log_every: optimiser steps between lines of `metrics.jsonl`.
+        conflict_every: optimiser steps between looks at whether the tasks pull the trunk the same way, each
+            at the cost of a backward pass of the trunk per task; 0 for never.
         device: `auto`, `cpu` or `cuda`.
     """
 
@@ -57,13 +59,14 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     seed: int = 0
     patience: int | None = None
     log_every: int = 20
+    conflict_every: int = 100
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def check(self) -> None:
         """Raise ConfigError for values outside their range."""
         limits = {"epochs": 1, "accumulate": 1, "log_every": 1, "warmup_steps": 0, "seed": 0}
         limits |= {"clip": 0, "weight_decay": 0, "momentum": 0, "trunk_lr_factor": 0}
-        limits |= {"heads_first_epochs": 0}
+        limits |= {"heads_first_epochs": 0, "conflict_every": 0}
         for name, least in limits.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"training.{name}: found {getattr(self, name)}, expected at least {least}")
@@ -101,11 +104,58 @@ class EvaluationConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
 
 
 class BalancingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """How the heads' losses become one.
+    """How the heads' losses and gradients become one step. Only tasks with labels in the step take part.
 
     Attributes:
-        method: `fixed` adds them with the heads' weights; `uw` also learns a factor for each from its
-            uncertainty (Kendall et al., CVPR 2018).
+        method: `fixed` adds the losses with the heads' weights. The others take the losses times those
+            weights. By the losses alone, at no cost: `uw` (uncertainty weighting, arXiv 1705.07115), `imtl_l`
+            (Liu et al., ICLR 2021), `dwa` (arXiv 1803.10704), `geometric` (Chennupati et al., CVPRW 2019),
+            `random` (arXiv 2111.10603), `stch` (arXiv 2402.19078), and `famo` (arXiv 2306.03792), which
+            computes the losses once more after every step. By the gradients on the trunk, at one more
+            backward pass of it per task: `mgda` (arXiv 1810.04650), `pcgrad` (arXiv 2001.06782), `cagrad`
+            (arXiv 2110.14048), `imtl_g` (Liu et al., ICLR 2021), `aligned_mtl` (arXiv 2305.19000),
+            `nash_mtl` (arXiv 2202.01017), `upgrad` (arXiv 2406.16232), `gradvac` (arXiv 2010.05874),
+            `graddrop` (arXiv 2010.06808). `cagrad`, `nash_mtl` and `upgrad` need the extra `balancing`.
+            With `training.accumulate`, methods by the losses other than `fixed`, `uw` and `imtl_l` keep the
+            graphs of all accumulated batches in memory.
+        dwa_temperature: of `dwa`; the larger, the more equal the weights.
+        stch_mu: of `stch`; the smaller, the more the largest loss decides.
+        famo_lr: learning rate of the weights of `famo`.
+        cagrad_c: of `cagrad`; how far from the mean gradient the step may be, in shares of its length.
+        gradvac_beta: of `gradvac`; how fast its target cosines follow what is seen.
     """
 
-    method: Literal["fixed", "uw"] = "fixed"
+    method: Literal[
+        "fixed",
+        "uw",
+        "imtl_l",
+        "dwa",
+        "famo",
+        "geometric",
+        "random",
+        "stch",
+        "mgda",
+        "pcgrad",
+        "cagrad",
+        "imtl_g",
+        "aligned_mtl",
+        "nash_mtl",
+        "upgrad",
+        "gradvac",
+        "graddrop",
+    ] = "fixed"
+    dwa_temperature: float = 2.0
+    stch_mu: float = 1.0
+    famo_lr: float = 0.025
+    cagrad_c: float = 0.4
+    gradvac_beta: float = 0.5
+
+    def check(self) -> None:
+        """Raise ConfigError for values outside their range."""
+        for name in ("dwa_temperature", "stch_mu", "famo_lr"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"balancing.{name}: found {getattr(self, name)}, expected more than 0")
+        if self.cagrad_c < 0:
+            raise ConfigError(f"balancing.cagrad_c: found {self.cagrad_c}, expected 0 or more")
+        if not 0 <= self.gradvac_beta <= 1:
+            raise ConfigError(f"balancing.gradvac_beta: found {self.gradvac_beta}, expected 0 to 1")

@@ -6,160 +6,25 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
-from torch import Tensor
 
-from vision_mtl.data.dataset import Source
-from vision_mtl.data.loader import Loader, TrainingBatches
-from vision_mtl.errors import CheckpointError, NumericsError
-from vision_mtl.models.multitask import MultiTaskModel
-from vision_mtl.models.precision import mixed_precision
 from vision_mtl.progress import duration, progress_bar
+from vision_mtl.reporting.conflict_plot import conflict_plot
 from vision_mtl.reporting.tables import heads_table, text
 from vision_mtl.structures import Batch
-from vision_mtl.training.balancing import Balancer
-from vision_mtl.training.checkpoint import load_checkpoint, save_checkpoint
-from vision_mtl.training.config import EvaluationConfig, TrainingConfig
+from vision_mtl.training.checkpoint import load_checkpoint
+from vision_mtl.training.conflict import KIND, read_conflict, summarize_conflict
 from vision_mtl.training.evaluation import Evaluation, evaluate, headline
 from vision_mtl.training.log import MetricsLog
-from vision_mtl.training.optim import (
-    AveragedModel,
-    build_optimizer,
-    learning_rate_factor,
-    parameter_groups,
-    set_learning_rate,
-)
+from vision_mtl.training.optim import learning_rate_factor, set_learning_rate
+from vision_mtl.training.run import Progress, Run
+from vision_mtl.training.step import Losses, optimizer_step
 
 logger = logging.getLogger(__name__)
-
-FREE_TO_CHANGE = ("data.workers:", "data.prefetch:")  # what does not change a result may change on resuming
-
-
-@dataclass
-class Progress:
-    """Where a run stands; saved with it.
-
-    Attributes:
-        step: optimiser steps done.
-        epoch: epochs done.
-        best: highest headline so far; minus infinity before the first evaluation.
-        best_step: the step it was reached at.
-        since_best: evaluations since then.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    best: float = float("-inf")
-    best_step: int = 0
-    since_best: int = 0
-
-
-@dataclass
-class Run:
-    """All that a training run consists of.
-
-    Attributes:
-        folder: the run folder.
-        model: the network, on `device`.
-        balancer: task losses to one.
-        train: training batches.
-        batches: the order of those, to set the epoch on.
-        val: evaluation batches.
-        val_source: their truth.
-        training: the config's part.
-        evaluation: the config's part.
-        device: where the network is.
-        dtype: what its forward pass runs in.
-        identity: what a checkpoint says beside weights: config, labels, versions; plain types.
-        lr_factors: head -> learning-rate factor.
-    """
-
-    folder: Path
-    model: MultiTaskModel
-    balancer: Balancer
-    train: Loader
-    batches: TrainingBatches
-    val: Loader
-    val_source: Source
-    training: TrainingConfig
-    evaluation: EvaluationConfig
-    device: torch.device
-    dtype: torch.dtype
-    identity: dict[str, Any]
-    lr_factors: dict[str, float]
-    progress: Progress = field(default_factory=Progress)
-
-    def __post_init__(self) -> None:
-        groups = parameter_groups(self.model, self.balancer, self.training, self.lr_factors)
-        self.optimizer = build_optimizer(groups, self.training)
-        self.average: AveragedModel[MultiTaskModel] = AveragedModel(self.model, self.training.ema)
-        steps = -(-len(self.batches) // self.training.accumulate)
-        self.total_steps = min(steps * self.training.epochs, self.training.max_steps or 2**62)
-
-    def save(self, name: str) -> None:
-        """Write `checkpoints/<name>.pt`: all state, so that training can go on from it."""
-        state = {
-            **self.identity,
-            "progress": vars(self.progress),
-            "model": self.model.state_dict(),
-            "average": self.average.model.state_dict(),
-            "updates": self.average.updates,
-            "optimizer": self.optimizer.state_dict(),
-            "balancer": self.balancer.state_dict(),
-            "generator": torch.get_rng_state(),
-        }
-        save_checkpoint(state, self.folder / "checkpoints" / f"{name}.pt")
-
-    def save_best(self, metrics: dict[str, Any]) -> None:
-        """Write `checkpoints/best.pt`: the averaged weights alone, and their metrics."""
-        state = {
-            **self.identity,
-            "progress": vars(self.progress),
-            "average": self.average.model.state_dict(),
-            "metrics": metrics,
-        }
-        save_checkpoint(state, self.folder / "checkpoints" / "best.pt")
-
-    def resume(self) -> None:
-        """Take up the state of `checkpoints/last.pt`.
-
-        Raises:
-            CheckpointError: it is missing, damaged, or of another config.
-        """
-        path = self.folder / "checkpoints" / "last.pt"
-        state = load_checkpoint(path)
-        changed = [
-            line
-            for line in sorted(_differences(state["config"], self.identity["config"]))
-            if not line.startswith(FREE_TO_CHANGE)
-        ]
-        if changed:
-            raise CheckpointError(
-                f"'{path}' was trained with another config: {'; '.join(changed[:10])}. Resume with the run's "
-                "own config.yaml, or start a new run in another --output"
-            )
-        self.progress = Progress(**state["progress"])
-        self.model.load_state_dict(state["model"])
-        self.average.model.load_state_dict(state["average"])
-        self.average.updates = state["updates"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.balancer.load_state_dict(state["balancer"])
-        torch.set_rng_state(state["generator"])
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Return `key: old -> new` for every leaf that differs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            line
-            for key in old.keys() | new.keys()
-            for line in _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-        ]
-    return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -195,8 +60,21 @@ def train(run: Run) -> dict[str, Any]:
         finally:
             log.close()
     best = load_checkpoint(run.folder / "checkpoints" / "best.pt")["metrics"]
+    best |= {"training_seconds": round(progress.seconds, 2), **report_conflict(run, log)}
+    write_json(run.folder / "metrics.json", best)
     logger.info("best at step %d, training took %s", best["step"], duration(time.perf_counter() - started))
     return best
+
+
+def report_conflict(run: Run, log: MetricsLog) -> dict[str, Any]:
+    """Return, plot and log whether the run's tasks agreed; empty where no two were compared."""
+    lines = read_conflict(log.path)
+    conflict = summarize_conflict(lines)
+    if conflict is None:
+        return {}
+    conflict_plot(lines, [run.folder / "plots" / f"conflict.{suffix}" for suffix in ("png", "svg")])
+    logger.info("%s", conflict.sentence)
+    return {"conflict": msgspec.to_builtins(conflict)}
 
 
 def train_epoch(run: Run, log: MetricsLog, show: Callable[[str], None]) -> None:
@@ -205,8 +83,9 @@ def train_epoch(run: Run, log: MetricsLog, show: Callable[[str], None]) -> None:
     run.model.trunk.hold(progress.epoch < config.heads_first_epochs)
     run.model.train()
     parts: list[Batch] = []
-    recent: list[dict[str, dict[str, Tensor]]] = []
-    since, images = time.perf_counter(), 0
+    recent: list[Losses] = []
+    started = since = time.perf_counter()
+    images = 0
     remaining = len(run.batches)
     for batch in run.train:
         parts.append(batch)
@@ -216,9 +95,13 @@ def train_epoch(run: Run, log: MetricsLog, show: Callable[[str], None]) -> None:
             continue
         lr = config.lr * learning_rate_factor(progress.step, run.total_steps, config)
         set_learning_rate(run.optimizer, lr)
-        recent.append(optimizer_step(run, parts))
+        compare = config.conflict_every > 0 and progress.step % config.conflict_every == 0
+        losses_now, conflict = optimizer_step(run, parts, compare)
+        recent.append(losses_now)
         parts = []
         progress.step += 1
+        if conflict is not None:
+            log.write(progress.step, KIND, conflict)
         finished = progress.step >= run.total_steps
         if progress.step % config.log_every == 0 or finished:
             losses = _means(recent)
@@ -233,43 +116,8 @@ def train_epoch(run: Run, log: MetricsLog, show: Callable[[str], None]) -> None:
             since, images, recent = time.perf_counter(), 0, []
         if finished:
             break
-
-
-def optimizer_step(run: Run, batches: list[Batch]) -> dict[str, dict[str, Tensor]]:
-    """Take one optimiser step on the mean loss of `batches`; return the last batch's losses by head.
-
-    Raises:
-        NumericsError: the loss or gradient is not finite; no weight is touched.
-    """
-    run.optimizer.zero_grad(set_to_none=True)
-    for batch in batches:
-        heads = run.model.named_heads()
-        labelled = [name for name, head in heads.items() if head.count_labels(batch)]
-        moved = batch.to(run.device)
-        with mixed_precision(run.device, run.dtype):
-            features, outputs = run.model(moved.images, moved.sizes)
-        losses = run.model.losses(features, outputs, moved)
-        tasks = {name: torch.stack(list(terms.values())).sum() for name, terms in losses.items()}
-        total = run.balancer(tasks, labelled) / len(batches)
-        if not torch.isfinite(total):
-            bad = [name for name, task in tasks.items() if not torch.isfinite(task)]
-            ids = [meta.image_id for meta in batch.metas]
-            raise NumericsError(
-                f"the loss of {', '.join(bad) or 'the balancer'} is not finite at step {run.progress.step}, "
-                f"on images {ids}. No weight was changed; resume from the last checkpoint with a lower "
-                "training.lr, or training.precision=fp32"
-            )
-        total.backward()
-    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, run.training.clip or float("inf"), foreach=True)
-    if not torch.isfinite(norm):
-        raise NumericsError(
-            f"the gradient is not finite at step {run.progress.step}. No weight was changed; resume from the "
-            "last checkpoint with a lower training.lr, or training.precision=fp32"
-        )
-    run.optimizer.step()
-    run.average.update(run.model)
-    return {name: {term: loss.detach() for term, loss in terms.items()} for name, terms in losses.items()}
+    run.balancer.end_epoch()
+    progress.seconds += time.perf_counter() - started
 
 
 def judge(run: Run, log: MetricsLog, started: float) -> bool:
@@ -315,7 +163,7 @@ def write_json(path: Path, content: Any) -> None:
     temporary.replace(path)
 
 
-def _means(recent: list[dict[str, dict[str, Tensor]]]) -> dict[str, dict[str, float]]:
+def _means(recent: list[Losses]) -> dict[str, dict[str, float]]:
     """Return the mean of each term over the last steps; the only place where losses leave the device."""
     return {
         name: {term: float(torch.stack([losses[name][term] for losses in recent]).mean()) for term in terms}

@@ -46,7 +46,7 @@ def check_best(model: MultiTaskModel, source: Source, best: str | None, backend:
         return
     name, metric = best.split(".", 1)
     targets = source.labels[name].targets if name in source.labels else None
-    known = model.named_heads()[name].metric(source.index, targets, backend).compute()
+    known = model.named_heads()[name].metric(source.truth, targets, backend).compute()
     if metric not in known:
         raise ConfigError(
             f"evaluation.best: head '{name}' has no metric '{metric}'{nearest(metric, known) or '.'} "
@@ -90,7 +90,7 @@ def evaluate(
     model.eval()
     metrics = {
         name: head.metric(
-            source.index, source.labels[name].targets if name in source.labels else None, backend
+            source.truth, source.labels[name].targets if name in source.labels else None, backend
         )
         for name, head in model.named_heads().items()
     }

@@ -25,11 +25,10 @@ def parameter_groups(
     """
     body = config.trunk_lr_factor
     pyramid = body if config.pyramid_lr_factor is None else config.pyramid_lr_factor
-    parts: list[tuple[float, nn.Module]] = [
-        (body, model.trunk.body),
-        (pyramid, model.trunk.fpn),
-        (1.0, balancer),
-    ]
+    parts: list[tuple[float, nn.Module]] = [(body, model.trunk.body)]
+    if model.trunk.fpn is not None:
+        parts.append((pyramid, model.trunk.fpn))
+    parts.append((1.0, balancer))
     parts += [(head_factors[name], head) for name, head in model.named_heads().items()]
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for factor, module in parts:

@@ -11,11 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision import ops
 
-from vision_mtl.errors import ConfigError
 from vision_mtl.heads.dense.losses import (
     aligned_iou,
     box_loss,
-    class_factors,
     class_targets,
     distribution_focal_loss,
     focal_loss,
@@ -159,15 +157,3 @@ def test_distances_out_of_reach_ask_for_the_nearest_end(target: float, bin_: int
 def test_class_targets_are_scores_at_their_classes() -> None:
     wanted = class_targets(torch.tensor([[2, 0], [1, 1]]), torch.tensor([[0.5, 1.0], [0.0, 0.25]]), 3)
     assert wanted.tolist() == [[[0, 0, 0.5], [1, 0, 0]], [[0, 0, 0], [0, 0.25, 0]]]
-
-
-def test_class_factors_are_1_but_for_the_named() -> None:
-    names = ("bolt", "nut", "washer")
-    assert class_factors({}, names).tolist() == [1, 1, 1]
-    assert class_factors({"washer": 2.5, "bolt": 0}, names).tolist() == [0, 1, 2.5]
-
-
-def test_a_weight_of_no_class_is_named() -> None:
-    message = r"class_weights: found 'wascher'.*bolt, nut, washer; did you mean 'washer'\?"
-    with pytest.raises(ConfigError, match=message):
-        class_factors({"wascher": 2.0}, ("bolt", "nut", "washer"))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from vision_mtl.errors import ConfigError, nearest
 
 
 def aligned_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -86,18 +83,3 @@ def class_targets(classes: Tensor, scores: Tensor, count: int) -> Tensor:
     """Return (..., K) with scores (...) at classes (...) int64 below `count` = K, and 0 elsewhere."""
     wanted = scores.new_zeros(*scores.shape, count)
     return wanted.scatter_(-1, classes[..., None], scores[..., None])
-
-
-def class_factors(weights: Mapping[str, float], names: Sequence[str]) -> Tensor:
-    """Return the factor (K,) on each named class's loss, 1 where `weights` has none.
-
-    Raises:
-        ConfigError: a weight of no class of the data.
-    """
-    for name in weights:
-        if name not in names:
-            raise ConfigError(
-                f"class_weights: found '{name}', expected classes of the data: {', '.join(names)}"
-                f"{nearest(name, names)}"
-            )
-    return torch.tensor([weights.get(name, 1.0) for name in names])
