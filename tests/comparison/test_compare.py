@@ -19,7 +19,7 @@ from vision_mtl.errors import ConfigError, VisionMTLError
 from vision_mtl.heads.classification import ClassificationHead
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "compare.py"
-DETECTOR = "{type: fcos, depth: 1, norm: group}"
+DETECTOR = "{type: fcos, depth: 1}"
 KIND = "{type: classification, source: attribute, field: kind}"
 
 
@@ -29,8 +29,8 @@ def config(tiny_coco_root: Path, tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(
         f"""
-data: {{root: {tiny_coco_root}, train: {source}, val: {source}, workers: 0, batch_size: 2,
-  eval_batch_size: 2, resize: {{shorter: 64, longer: 96}}}}
+data: {{root: {tiny_coco_root}, train: {source}, val: {source}, workers: 0, batch_size: 4,
+  eval_batch_size: 2, resize: {{shorter: 32, longer: 48}}}}
 trunk: {{name: resnet18, channels: 32}}
 heads: {{objects: {DETECTOR}, kind: {KIND}}}
 training: {{epochs: 1, precision: fp32, ema: 0.0}}
@@ -66,7 +66,7 @@ def test_from_a_config_to_a_page_and_never_twice(config: Path) -> None:
     results = compare(asked, measure=quickly)
     names = ["objects", "kind", "joint-fixed"]
     assert [run.folder for run in results.runs] == [
-        *(f"full-{name}-lr0.001-seed0-steps4" for name in names),
+        *(f"full-{name}-lr0.001-seed0-steps2" for name in names),
         "combined-joint-fixed-lr0.0002-seed0-steps1",
     ]
     assert all(run.diverged is None for run in results.runs)
@@ -96,7 +96,7 @@ def test_another_seed_is_added_and_only_the_end_is_judged(config: Path) -> None:
     assert [run.trial.seed for run in done.runs] == [0, 0, 0, 1, 1, 1]
     folder = config.parent / "out" / done.runs[-1].folder
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if line["kind"] == "val"] == [8]
+    assert [line["step"] for line in lines if line["kind"] == "val"] == [4]
     assert list(open_checkpoint(folder / "checkpoints" / "best.pt").config.heads) == ["objects", "kind"]
 
 

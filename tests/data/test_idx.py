@@ -22,6 +22,7 @@ GREY = np.arange(3 * 2 * 4, dtype=np.uint8).reshape(3, 2, 4)
 COLOUR = np.arange(3 * 2 * 4 * 3, dtype=np.uint8).reshape(3, 2, 4, 3)
 LABELS = np.array([7, 0, 7], np.uint8)
 ENDS = (".idx", ".idx.gz")
+MNIST = Path(__file__).parents[3] / "shared/data/mnist"
 
 
 @pytest.fixture
@@ -105,6 +106,20 @@ def test_the_fingerprint_tells_labels_apart(tmp_path: Path, folder: Path) -> Non
         for name, labels in (("a", LABELS), ("b", LABELS), ("c", LABELS + 1))
     )
     assert first == again != other
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="../shared/data/mnist is not here")
+def test_mnist_itself(folder: Path) -> None:
+    index, images = read_idx(MNIST / "t10k-images-idx3-ubyte.gz", MNIST / "t10k-labels-idx1-ubyte.gz")
+    assert len(index) == 10_000
+    assert np.array_equal(np.unique(index.sizes, axis=0), [[28, 28]])
+    assert index.attribute("label")[:8] == [7, 2, 1, 0, 4, 1, 4, 9]
+    seven = images.read(0)[..., 0]
+    rows, columns = np.nonzero(seven > 127)
+    assert (rows.min(), rows.max()) == (7, 26)  # the digits' boxes have 20 pixels
+    assert columns[rows < 10].max() - columns[rows < 10].min() > 2 * np.ptp(
+        columns[rows > 20]
+    )  # its bar, its stem
 
 
 # The unpacked copy

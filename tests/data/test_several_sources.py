@@ -53,8 +53,8 @@ def config(root: Path, *sources: dict[str, Any]) -> DataConfig:
     return DataConfig(root=str(root), train=found, val=found, test=found)
 
 
-def opened(root: Path, heads: dict[str, Any], **second: Any) -> list[Source]:
-    return open_sources(config(root, FIRST, {**SECOND, **second}), "train", heads)
+def opened(root: Path, labels: dict[str, Any], **second: Any) -> list[Source]:
+    return open_sources(config(root, FIRST, {**SECOND, **second}), "train", labels)
 
 
 def names(source: Source) -> list[str]:
@@ -197,8 +197,8 @@ def merged(root: Path) -> tuple[Category, ...]:
     return opened(root, DETECTOR)[0].classes.categories
 
 
-def evaluated(root: Path, heads: dict[str, Any], vocabularies: dict[str, Any], **source: Any) -> Source:
-    return open_evaluation(config(root, {**SECOND, **source}), "val", heads, vocabularies, merged(root))
+def evaluated(root: Path, labels: dict[str, Any], vocabularies: dict[str, Any], **source: Any) -> Source:
+    return open_evaluation(config(root, {**SECOND, **source}), "val", labels, vocabularies, merged(root))
 
 
 def test_some_of_the_trained_categories_are_evaluated(root):

@@ -57,6 +57,17 @@ def test_cross_entropy_with_smoothing_and_weights_is_torchs(
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+@pytest.mark.parametrize("factor", [0.01, 50.0])
+def test_the_factor_of_the_only_class_in_a_batch_cancels_out(
+    trunk_info, make_batch, loss: str, factor: float
+) -> None:
+    batch = batch_of(make_batch, torch.tensor([2, -1, -1, 2]))
+    plain = loss_of(build(trunk_info, loss=loss), LOGITS, batch)
+    weighted = loss_of(build(trunk_info, loss=loss, class_weights={"wet": factor}), LOGITS, batch)
+    assert weighted == pytest.approx(plain, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
 def test_balanced_weights_come_from_the_counts(trunk_info, make_batch, loss: str) -> None:
     batch = batch_of(make_batch, TARGETS)
     named = {"clean": 10 / (3 * 6), "dirty": 10 / (3 * 3), "wet": 10 / (3 * 1)}

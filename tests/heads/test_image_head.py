@@ -151,6 +151,23 @@ def test_one_labelled_image_among_others_teaches_what_it_does_alone(
     assert [bool(image.any()) for image in reached] == [False, True, False]
 
 
+def test_the_configs_settings_reach_the_pooling(trunk_info) -> None:
+    config = RegressionConfig(
+        source="count",
+        features="c4",
+        pool="attention",
+        attention_share=0.7,
+        attention_temperature=5.0,
+        hidden=8,
+        dropout=0.25,
+    )
+    pooled = config.pooled(trunk_info, 2)
+    assert (pooled.pool, pooled.attention_share, pooled.attention_temperature) == ("attention", 0.7, 5.0)
+    assert pooled.hidden is not None
+    assert (pooled.hidden.in_features, pooled.hidden.out_features) == (trunk_info.stage_channels["c4"], 8)
+    assert (pooled.dropout.p, pooled.logits.out_features) == (0.25, 2)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -147,6 +147,9 @@ def test_names_that_cannot_be_used_are_refused(name: str) -> None:
 def test_heads_and_trunk_are_checked_too() -> None:
     with pytest.raises(ConfigError, match=r"heads\.objects\.bins: found 1"):
         config({"objects": FcosConfig(bins=1)}).check()
+    for key, value in (("weight", 0.0), ("lr_factor", -0.5)):  # a loss of 0 would poison a balancer
+        with pytest.raises(ConfigError, match=rf"heads\.objects\.{key}: found {value}"):
+            config({"objects": FcosConfig(**{key: value})}).check()
     with pytest.raises(ConfigError, match=r"trunk\.norm: found 'frozen'"):
         config(HEADS, norm="frozen").check()
 

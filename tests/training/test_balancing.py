@@ -57,8 +57,8 @@ def test_the_gradient_of_two_known_tasks(
 
 @pytest.mark.parametrize("method", parametrized(("upgrad",)))
 def test_upgrad_takes_the_mean_of_projections_onto_the_dual_cone(method: str) -> None:
-    close(Toy(method).gradient(linear(*AGAINST)), (0.25, 0.75))
-    close(Toy(method).gradient(linear(*APART)), (0.5, 1.0))
+    close(Toy(method).gradient(linear(*AGAINST)), (0.25, 0.75), 1e-3)
+    close(Toy(method).gradient(linear(*APART)), (0.5, 1.0), 1e-3)
 
 
 @pytest.mark.parametrize("method", parametrized(("cagrad",)))
@@ -146,7 +146,7 @@ def test_a_task_without_labels_for_200_steps_disturbs_nothing(method: str) -> No
         )
     assert torch.isfinite(toy.point).all()
     for name, module in toy.balancer.learned.items():
-        assert name == "a" or all(float(p) == 0.0 for p in module.parameters())
+        assert name == "a" or all(p.eq(0).all() for p in module.parameters())
     with torch.no_grad():
         toy.point.copy_(fresh.point)
         for module in toy.balancer.learned["a"].parameters() if "a" in toy.balancer.learned else ():
@@ -253,7 +253,7 @@ def test_a_method_without_its_packages_says_what_to_install(monkeypatch: pytest.
         raise ImportError("UPGrad requires ['quadprog'] to be installed.")
 
     monkeypatch.setattr(aggregation, "UPGrad", missing)
-    with pytest.raises(ConfigError, match=r"'upgrad' needs packages .* vision-mtl\[balancing\]"):
+    with pytest.raises(ConfigError, match=r"'upgrad' needs packages .*vision-mtl\[balancing\]"):
         Balancer(BalancingConfig(method="upgrad"), {"a": 1.0})
 
 

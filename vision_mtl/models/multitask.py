@@ -71,6 +71,10 @@ class ModelConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
                 raise ConfigError(
                     f"heads: found the name {name!r}, which torch keeps for itself; choose another"
                 )
+            if not head.weight > 0:
+                raise ConfigError(f"heads.{name}.weight: found {head.weight}, expected more than 0")
+            if head.lr_factor < 0:
+                raise ConfigError(f"heads.{name}.lr_factor: found {head.lr_factor}, expected 0 or more")
             head.check(name)
         check_frozen(self.trunk, self.heads, self.weights)
         check_links(self.heads)

@@ -46,7 +46,8 @@ def build_optimizer(groups: list[dict], config: TrainingConfig) -> torch.optim.O
     """Return the optimiser, with fused kernels."""
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, fused=True)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=True, fused=True)
+    nesterov = config.momentum > 0
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
 
 
 def learning_rate_factor(step: int, total: int, config: TrainingConfig) -> float:
