@@ -160,7 +160,8 @@ def test_losses_are_computed_again_without_a_trace() -> None:
     assert torch.equal(torch.get_rng_state(), generator)
     now = step.batch_losses(run, batch())
     for name, value in again.items():
-        assert float(value) == pytest.approx(float(torch.stack(list(now[name].values())).sum()), rel=1e-5)
+        expected = torch.stack(list(now[name].values())).sum().item()
+        assert value.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_comparing_the_tasks_changes_no_weight() -> None:

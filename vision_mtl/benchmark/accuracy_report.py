@@ -90,7 +90,7 @@ def accuracy_plot(groups: dict[str, list[Outcome]], title: str, path: Path) -> N
         axes.fill_between(seconds, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set(title=title, xlabel="seconds of training", ylabel="box AP, %", xlim=(0, None), ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="best", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
