@@ -42,4 +42,4 @@ def _curves(axes: Axes, lines: Sequence[Mapping[str, Any]], kind: str) -> None:
         values = [line[kind][name] for line in lines if name in line[kind]]
         axes.plot(steps, values, marker="o", markersize=3, linewidth=1, label=name)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, ncols=2, loc="upper right")
+    axes.legend(frameon=False, ncols=2, loc="best")
