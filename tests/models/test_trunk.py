@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from vision_mtl.errors import ConfigError
 from vision_mtl.models.pretrained import load_trunk_weights
-from vision_mtl.models.trunk import Trunk, TrunkConfig
+from vision_mtl.models.trunk import ExtraLevels, Trunk, TrunkConfig
 
 
 def random_resnet(name: str) -> nn.Module:
@@ -185,3 +186,33 @@ def test_group_norm_does_not_mix_images() -> None:
 def test_impossible_settings_are_named(build: Callable[[], TrunkConfig], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Trunk(build())
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 64), (64, 32), (32, 96), (256, 192)])
+@pytest.mark.parametrize("from_p5", [True, False])
+def test_the_extra_levels_are_torchvisions_also_where_they_are_one_cell_wide(
+    size: tuple[int, int], from_p5: bool
+) -> None:
+    torch.manual_seed(0)
+    ours, theirs = ExtraLevels(8, 8), LastLevelP6P7(8, 8)
+    theirs.load_state_dict(ours.state_dict())
+    ours.use_P5 = theirs.use_P5 = from_p5
+    levels, stages = ([torch.randn(2, 8, size[0] // 32, size[1] // 32)] for _ in range(2))
+    found, names = ours(list(levels), stages, ["p5"])
+    expected, known = theirs(list(levels), stages, ["p5"])
+    assert names == known
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_narrow_images_have_finite_gradients_in_bf16() -> None:
+    levels = ExtraLevels(64, 64).to(memory_format=torch.channels_last)
+    for _ in range(30):
+        dirty = torch.full((1 << 18,), torch.nan)  # what is freed here may be read below, were it not mended
+        del dirty
+        x = torch.randn(2, 64, 2, 2).contiguous(memory_format=torch.channels_last).requires_grad_()
+        levels.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            found, _ = levels([x], [x], ["p5"])
+        torch.stack([level.float().sum() for level in found]).sum().backward()
+        assert all(torch.isfinite(weight.grad).all() for weight in levels.parameters())

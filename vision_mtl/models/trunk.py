@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models import resnet
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
@@ -67,12 +68,30 @@ class TrunkConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             raise ConfigError(f"trunk.channels: found {self.channels}, expected at least 8")
 
 
+class ExtraLevels(LastLevelP6P7):
+    """P6 and P7, also of maps that are one cell wide.
+
+    torch 2.15 computes the gradient of a 3x3 convolution with stride 2 in bf16 on the CPU from memory that
+    nobody has written, where its input is one cell wide. A column of zeros, which is what it is padded with
+    anyway, changes no result.
+    """
+
+    def forward(self, p: list[Tensor], c: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        """Return the levels `p`, the finest first, with two more; `c` are the stages they come from."""
+        p6 = self.p6(_two_wide(p[-1] if self.use_P5 else c[-1]))
+        return [*p, p6, self.p7(_two_wide(F.relu(p6)))], [*names, "p6", "p7"]
+
+
+def _two_wide(x: Tensor) -> Tensor:
+    return F.pad(x, (0, 1)) if x.shape[3] == 1 else x
+
+
 def build_pyramid(config: TrunkConfig, stage_channels: dict[str, int]) -> FeaturePyramidNetwork:
     """Return the feature pyramid on stages of the given channels, with fresh weights."""
     channels = config.channels
     extra = {
-        "p6p7_from_p5": lambda: LastLevelP6P7(channels, channels),
-        "p6p7_from_c5": lambda: LastLevelP6P7(stage_channels["c5"], channels),
+        "p6p7_from_p5": lambda: ExtraLevels(channels, channels),
+        "p6p7_from_c5": lambda: ExtraLevels(stage_channels["c5"], channels),
         "p6": LastLevelMaxPool,
         "none": lambda: None,
     }[config.extra]()
@@ -82,7 +101,7 @@ def build_pyramid(config: TrunkConfig, stage_channels: dict[str, int]) -> Featur
         extra_blocks=extra,
         norm_layer=nn.BatchNorm2d if config.pyramid_norm == "batch" else None,
     )
-    if isinstance(extra, LastLevelP6P7):
+    if isinstance(extra, ExtraLevels):
         extra.use_P5 = config.extra == "p6p7_from_p5"
     return pyramid
 
