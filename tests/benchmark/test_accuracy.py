@@ -87,7 +87,7 @@ def test_a_peer_answers_in_our_classes_and_original_pixels(kind: str) -> None:
     images = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
     with torch.no_grad():
         (ours,) = model.detect(batch_of(images, [[]]), torch.float32)
-        (theirs,) = model.model([images[0] / 255])
+        (theirs,) = model.network([images[0] / 255])
     assert len(ours.scores) > 0
     torch.testing.assert_close(ours.boxes, theirs["boxes"] * 2)
     torch.testing.assert_close(ours.scores, theirs["scores"])

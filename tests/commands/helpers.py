@@ -1,8 +1,16 @@
-"""Configs of whole runs on the tiny data set."""
+"""Configs of whole runs on the tiny data set, and what a run is judged by."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
+from typing import Any
+
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from vision_mtl.metrics.detection import STAT_NAMES
 
 HEADS = """
   objects:  {type: fcos, depth: 1, norm: group}
@@ -50,3 +58,16 @@ training: {training}
         encoding="utf-8",
     )
     return str(path)
+
+
+def assert_pycocotools_agrees(metrics: dict[str, Any], annotations: Path, detections: Path) -> None:
+    """Score COCO results with pycocotools on the file itself: the nine numbers are those of `objects`."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+        scored = COCOeval(truth, truth.loadRes(str(detections)), "bbox")
+        scored.evaluate()
+        scored.accumulate()
+        scored.summarize()
+    for name, value in zip(STAT_NAMES[:9], scored.stats, strict=False):
+        ours = metrics["heads"]["objects"][name]
+        assert (-1 if ours is None else ours) == value, name

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+from tests.commands.helpers import assert_pycocotools_agrees
 from vision_mtl.commands.evaluate import evaluate_checkpoint
 from vision_mtl.commands.shared import open_checkpoint
 from vision_mtl.commands.train import train_from_config
 from vision_mtl.errors import DataError
-from vision_mtl.metrics.detection import STAT_NAMES
 
 FIRST = "{images: images, annotations: annotations.json, heads: [objects, presence, kind]}"
 SECOND = (
@@ -111,15 +107,7 @@ def test_each_set_is_judged_by_its_own_file(
     found = json.loads((tmp_path / "detections.json").read_text())
     assert found
     assert {row["category_id"] for row in found} <= ids
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(root / file))
-        scored = COCOeval(truth, truth.loadRes(str(tmp_path / "detections.json")), "bbox")
-        scored.evaluate()
-        scored.accumulate()
-        scored.summarize()
-    for name, value in zip(STAT_NAMES[:9], scored.stats, strict=False):
-        ours = metrics["heads"]["objects"][name]
-        assert (-1 if ours is None else ours) == value, name
+    assert_pycocotools_agrees(metrics, root / file, tmp_path / "detections.json")
     for name, count in labelled.items():
         assert metrics["heads"][name]["labelled"] == count, name
 

@@ -106,7 +106,7 @@ def test_what_would_stay_random_or_train_nothing_is_refused(wrong: ModelConfig, 
 
 
 def test_a_frozen_trunk_or_resnet_alone_is_fine() -> None:
-    config(TRUNK, kind=NEW).check()
+    config(TRUNK, kind=NEW).check()  # raises for what is not
     config(TrunkConfig(name="resnet18", freeze=5), None, kind=NEW).check()
 
 

@@ -253,7 +253,7 @@ def test_a_method_without_its_packages_says_what_to_install(monkeypatch: pytest.
         raise ImportError("UPGrad requires ['quadprog'] to be installed.")
 
     monkeypatch.setattr(aggregation, "UPGrad", missing)
-    with pytest.raises(ConfigError, match=r"'upgrad' needs packages .*vision-mtl\[balancing\]"):
+    with pytest.raises(ConfigError, match=r"'upgrad' needs packages .*\.\[balancing\]"):
         Balancer(BalancingConfig(method="upgrad"), {"a": 1.0})
 
 

@@ -22,6 +22,7 @@ from vision_mtl.data.config import SourceConfig
 from vision_mtl.data.dataset import Source
 from vision_mtl.data.sources import open_evaluation, open_sources
 from vision_mtl.errors import ConfigError
+from vision_mtl.files import whole
 from vision_mtl.heads.evaluation import DetectionMetric
 from vision_mtl.heads.fcos import FcosConfig
 from vision_mtl.models.vocabulary import label_infos, label_sources, trained_categories
@@ -265,10 +266,8 @@ class Ledger:
             outcome.images_per_second,
         )
         self.results.runs.append(outcome)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self.results), indent=1) + b"\n")
-        temporary.replace(self.path)
+        with whole(self.path) as file:
+            file.write_bytes(msgspec.json.format(msgspec.json.encode(self.results), indent=1) + b"\n")
         return outcome
 
 

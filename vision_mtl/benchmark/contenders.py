@@ -31,6 +31,10 @@ HEAD = "objects"
 DEFAULT = "ours fcos"  # the head as the recipe has it
 
 
+Loss = Callable[[nn.Module, Batch, torch.dtype], Tensor]
+Detect = Callable[[nn.Module, Batch, torch.dtype], list[Detections]]
+
+
 class Unresized(GeneralizedRCNNTransform):
     """torchvision's own normalisation and padding, for images that our loader has resized."""
 
@@ -43,79 +47,83 @@ class Unresized(GeneralizedRCNNTransform):
 
 
 class Contender(nn.Module):
-    """A detector under test."""
-
-    def loss(self, batch: Batch, dtype: torch.dtype) -> Tensor:
-        """Return the loss () of a batch, the network running in `dtype`."""
-        raise NotImplementedError
-
-    def detect(self, batch: Batch, dtype: torch.dtype) -> list[Detections]:
-        """Return each image's detections in original pixels."""
-        raise NotImplementedError
-
-
-class Ours(Contender):
-    """One of our detection heads on our trunk."""
-
-    def __init__(self, model: MultiTaskModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def loss(self, batch: Batch, dtype: torch.dtype) -> Tensor:
-        with mixed_precision(batch.images.device, dtype):
-            features, outputs = self.model(batch.images, batch.sizes)
-        return torch.stack(list(self.model.losses(features, outputs, batch)[HEAD].values())).sum()
-
-    def detect(self, batch: Batch, dtype: torch.dtype) -> list[Detections]:
-        with mixed_precision(batch.images.device, dtype):
-            features, outputs = self.model(batch.images, batch.sizes)
-        found = self.model.predict(self.model.decode(features, outputs), batch.metas)[HEAD]
-        return list(found)  # type: ignore[arg-type]
-
-
-class Peer(Contender):
-    """A torchvision detector, called as its users call it: lists of images, targets as dictionaries.
-
-    Crowds are left out, as torchvision's reference scripts do.
+    """A detector under test: a network, and how its users call it.
 
     Args:
-        model: the detector.
-        offset: its label of our class 0: 1 where 0 is the background, else 0.
+        network: the detector.
+        loss: (network, batch, dtype) -> the loss () of a batch, the network running in `dtype`.
+        detect: (network, batch, dtype) -> each image's detections in original pixels.
     """
 
-    def __init__(self, model: nn.Module, offset: int) -> None:
+    def __init__(self, network: nn.Module, loss: Loss, detect: Detect) -> None:
         super().__init__()
-        self.model, self.offset = model, offset
-        model.transform = Unresized()
-
-    @staticmethod
-    def images(batch: Batch) -> list[Tensor]:
-        return [
-            image[:, :height, :width].float() / 255
-            for image, (height, width) in zip(batch.images, batch.sizes.tolist(), strict=True)
-        ]
+        self.network, self._loss, self._detect = network, loss, detect
 
     def loss(self, batch: Batch, dtype: torch.dtype) -> Tensor:
-        objects = (batch.classes >= 0) & ~batch.ignore
-        targets = [
-            {"boxes": boxes[kept], "labels": classes[kept] + self.offset}
-            for boxes, classes, kept in zip(batch.boxes, batch.classes, objects, strict=True)
-        ]
-        with mixed_precision(batch.images.device, dtype):
-            terms = self.model(self.images(batch), targets)
-        return torch.stack([term.float() for term in terms.values()]).sum()
+        return self._loss(self.network, batch, dtype)
 
     def detect(self, batch: Batch, dtype: torch.dtype) -> list[Detections]:
-        with mixed_precision(batch.images.device, dtype):
-            answers = self.model(self.images(batch))
-        return [
-            Detections(
-                answer["boxes"].float().cpu() * torch.tensor(meta.scale * 2),
-                answer["scores"].float().cpu(),
-                answer["labels"].cpu() - self.offset,
-            )
-            for answer, meta in zip(answers, batch.metas, strict=True)
-        ]
+        return self._detect(self.network, batch, dtype)
+
+
+def our_loss(network: nn.Module, batch: Batch, dtype: torch.dtype) -> Tensor:
+    """Return the loss () of our network."""
+    assert isinstance(network, MultiTaskModel)
+    with mixed_precision(batch.images.device, dtype):
+        features, outputs = network(batch.images, batch.sizes)
+    return torch.stack(list(network.losses(features, outputs, batch)[HEAD].values())).sum()
+
+
+def our_detections(network: nn.Module, batch: Batch, dtype: torch.dtype) -> list[Detections]:
+    """Return the detections of our network, in original pixels."""
+    assert isinstance(network, MultiTaskModel)
+    with mixed_precision(batch.images.device, dtype):
+        features, outputs = network(batch.images, batch.sizes)
+    found = network.predict(network.decode(features, outputs), batch.metas)[HEAD]
+    return list(found)  # type: ignore[arg-type]
+
+
+def peer_images(batch: Batch) -> list[Tensor]:
+    """Return each image without its padding, (3, H, W) float32 in 0..1, as torchvision takes them."""
+    return [
+        image[:, :height, :width].float() / 255
+        for image, (height, width) in zip(batch.images, batch.sizes.tolist(), strict=True)
+    ]
+
+
+def peer_loss(network: nn.Module, batch: Batch, dtype: torch.dtype, offset: int) -> Tensor:
+    """Return the loss () of a torchvision detector; crowds are left out, as its reference scripts do.
+
+    `offset` is its label of our class 0: 1 where 0 is the background, else 0.
+    """
+    objects = (batch.classes >= 0) & ~batch.ignore
+    targets = [
+        {"boxes": boxes[kept], "labels": classes[kept] + offset}
+        for boxes, classes, kept in zip(batch.boxes, batch.classes, objects, strict=True)
+    ]
+    with mixed_precision(batch.images.device, dtype):
+        terms = network(peer_images(batch), targets)
+    return torch.stack([term.float() for term in terms.values()]).sum()
+
+
+def peer_detections(network: nn.Module, batch: Batch, dtype: torch.dtype, offset: int) -> list[Detections]:
+    """Return the detections of a torchvision detector, in original pixels; `offset` as in `peer_loss`."""
+    with mixed_precision(batch.images.device, dtype):
+        answers = network(peer_images(batch))
+    return [
+        Detections(
+            answer["boxes"].float().cpu() * torch.tensor(meta.scale * 2),
+            answer["scores"].float().cpu(),
+            answer["labels"].cpu() - offset,
+        )
+        for answer, meta in zip(answers, batch.metas, strict=True)
+    ]
+
+
+def peer(network: nn.Module, offset: int) -> Contender:
+    """Return a torchvision detector as a contender: it normalises and pads, but does not resize."""
+    network.transform = Unresized()
+    return Contender(network, partial(peer_loss, offset=offset), partial(peer_detections, offset=offset))
 
 
 def torchvision_backbone(trunk: TrunkConfig, finest: int, extra: nn.Module) -> BackboneWithFPN:
@@ -128,7 +136,7 @@ def torchvision_backbone(trunk: TrunkConfig, finest: int, extra: nn.Module) -> B
     return BackboneWithFPN(body, layers, channels, trunk.channels, extra_blocks=extra)
 
 
-def build_peer(kind: str, trunk: TrunkConfig, classes: int, head: FcosConfig) -> Peer:
+def build_peer(kind: str, trunk: TrunkConfig, classes: int, head: FcosConfig) -> Contender:
     """Return torchvision's `fcos`, `retinanet` or `faster_rcnn`, as its builders put it together.
 
     Two of its settings are ours: the score threshold (its own, up to 0.2, would cut its AP short) and the
@@ -137,16 +145,17 @@ def build_peer(kind: str, trunk: TrunkConfig, classes: int, head: FcosConfig) ->
     if kind == "faster_rcnn":
         backbone = torchvision_backbone(trunk, 2, LastLevelMaxPool())
         scores = {"box_score_thresh": head.score_threshold, "box_detections_per_img": head.max_detections}
-        return Peer(FasterRCNN(backbone, classes + 1, **scores), 1)
+        return peer(FasterRCNN(backbone, classes + 1, **scores), 1)
     backbone = torchvision_backbone(trunk, 3, LastLevelP6P7(trunk.channels, trunk.channels))
     model = {"fcos": FCOS, "retinanet": RetinaNet}[kind]
     scores = {"score_thresh": head.score_threshold, "detections_per_img": head.max_detections}
-    return Peer(model(backbone, classes, **scores), 0)
+    return peer(model(backbone, classes, **scores), 0)
 
 
-def build_ours(head: AnyHeadConfig, trunk: TrunkConfig, labels: LabelInfo) -> Ours:
+def build_ours(head: AnyHeadConfig, trunk: TrunkConfig, labels: LabelInfo) -> Contender:
     """Return one of our heads on our trunk, from random weights."""
-    return Ours(build_model(ModelConfig(trunk=trunk, heads={HEAD: head}), {HEAD: labels}))
+    network = build_model(ModelConfig(trunk=trunk, heads={HEAD: head}), {HEAD: labels})
+    return Contender(network, our_loss, our_detections)
 
 
 def contenders(trunk: TrunkConfig, head: FcosConfig, labels: LabelInfo) -> dict[str, Callable[[], Contender]]:

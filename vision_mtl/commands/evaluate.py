@@ -18,6 +18,7 @@ from vision_mtl.commands.shared import (
 from vision_mtl.config import load_config
 from vision_mtl.data.sources import open_evaluation, open_sources
 from vision_mtl.errors import DataError
+from vision_mtl.files import whole
 from vision_mtl.heads.evaluation import DetectionMetric, MultilabelMetric, SingleLabelMetric
 from vision_mtl.models.precision import resolve_precision
 from vision_mtl.models.vocabulary import label_infos, label_sources, trained_categories
@@ -85,11 +86,11 @@ def write_evaluation(result: Evaluation, metrics: dict[str, Any], folder: Path) 
     """Write metrics.json, and detections.json in COCO's results format where there is a detection head."""
     per_class = {name: [row._asdict() for row in rows] for name, rows in class_rows(result).items()}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "metrics.json", {**metrics, "per_class": per_class})
         for metric in result.metrics.values():
             if isinstance(metric, DetectionMetric):
-                (folder / "detections.json").write_text(json.dumps(metric.results_json()), encoding="utf-8")
+                with whole(folder / "detections.json") as file:
+                    file.write_text(json.dumps(metric.results_json()), encoding="utf-8")
     except OSError as error:
         raise DataError(f"--output '{folder}': cannot write: {error}") from error
 

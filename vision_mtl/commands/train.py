@@ -23,6 +23,7 @@ from vision_mtl.data.dataset import Source, training_dataset
 from vision_mtl.data.loader import Loader, TrainingBatches, shown_per_epoch
 from vision_mtl.data.sources import open_evaluation, open_sources
 from vision_mtl.errors import ConfigError
+from vision_mtl.files import whole
 from vision_mtl.heads.base import LabelInfo
 from vision_mtl.models.multitask import MultiTaskModel, build_model
 from vision_mtl.models.precision import resolve_precision
@@ -218,9 +219,8 @@ def train_from_config(
     if resume:
         run.resume()
         logger.info("going on from step %d of %d", run.progress.step, run.total_steps)
-    (folder / "config.yaml").write_text(
-        yaml.safe_dump(run.identity["config"], sort_keys=False), encoding="utf-8"
-    )
+    with whole(folder / "config.yaml") as file:
+        file.write_text(yaml.safe_dump(run.identity["config"], sort_keys=False), encoding="utf-8")
     logger.info(
         "%d training and %d validation images, heads %s, %.1f M parameters, %d steps on %s in %s",
         sum(len(source.positions) for source in data.train),

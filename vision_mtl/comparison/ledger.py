@@ -10,6 +10,7 @@ import msgspec
 
 from vision_mtl.comparison.results import Outcome, Results, Trial
 from vision_mtl.errors import ConfigError, DataError
+from vision_mtl.files import whole
 from vision_mtl.progress import duration
 from vision_mtl.training.run import differences
 
@@ -73,10 +74,8 @@ class Ledger:
 
     def write(self) -> None:
         """Write the file, whole or not at all; raise DataError where that cannot be."""
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self.results), indent=1) + b"\n")
-            temporary.replace(self.path)
+            with whole(self.path) as file:
+                file.write_bytes(msgspec.json.format(msgspec.json.encode(self.results), indent=1) + b"\n")
         except OSError as error:
             raise DataError(f"cannot write '{self.path}': {error}") from error

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from vision_mtl.data.idx_files import (
 )
 from vision_mtl.data.images import ImageSource
 from vision_mtl.errors import DataError
+from vision_mtl.files import whole
 
 FORMAT = 1  # of the unpacked copies; raise it with any change to them
 
@@ -160,18 +160,11 @@ def _store(path: Path, header: Header, copy: Path) -> None:
         OSError: the folder cannot be made or written to.
         DataError: the file is damaged.
     """
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=copy.parent, prefix=copy.stem, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            facts = {"descr": "|u1", "fortran_order": False, "shape": header.shape}
-            np.lib.format.write_array_header_1_0(stream, facts)
-            for block in blocks(path, header):
-                stream.write(block)
-        os.replace(temporary, copy)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with whole(copy) as temporary, temporary.open("wb") as stream:
+        facts = {"descr": "|u1", "fortran_order": False, "shape": header.shape}
+        np.lib.format.write_array_header_1_0(stream, facts)
+        for block in blocks(path, header):
+            stream.write(block)
     for other in copy.parent.glob(f"{copy.stem.rpartition('-')[0]}-*.npy"):
         if other != copy:
             with contextlib.suppress(OSError):  # it costs space, nothing else

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from vision_mtl.data.headers import (
     read_header_aloud,
 )
 from vision_mtl.errors import DataError
+from vision_mtl.files import whole
 
 if TYPE_CHECKING:
     from vision_mtl.data.annotations import AnnotationIndex
@@ -229,8 +229,6 @@ def _recall(path: Path) -> dict[str, int] | None:
 
 
 def _remember(path: Path, stamp: dict[str, int]) -> None:
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the run
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump(stamp, file)
-        os.replace(file.name, path)
+    # a cache that cannot be written costs time, not the run
+    with contextlib.suppress(OSError), whole(path) as file:
+        file.write_text(json.dumps(stamp), encoding="utf-8")

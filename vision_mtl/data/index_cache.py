@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +9,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import safetensors.numpy
+
+from vision_mtl.files import whole
 
 _DTYPES = {
     "I64": np.int64,
@@ -40,15 +40,8 @@ def write_packed(file: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
     """
     solid = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     content = safetensors.numpy.save(solid, {**metadata, "crc32": _checksum(solid, metadata)})
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.stem, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with whole(file) as temporary:
+        temporary.write_bytes(content)
 
 
 def read_packed(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

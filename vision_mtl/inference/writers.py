@@ -15,6 +15,7 @@ import numpy as np
 
 from vision_mtl.data.images import read_image
 from vision_mtl.errors import DataError
+from vision_mtl.files import whole
 from vision_mtl.inference.draw import draw_image
 
 COLUMNS = ("file", "width", "height", "head", "label", "score", "value", "x", "y", "w", "h")
@@ -40,11 +41,9 @@ def write_text(path: Path, text: str) -> None:
 
     Bytes of a file name that are no UTF-8 become escapes, which JSON reads back as they were.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
-        temporary.replace(path)
+        with whole(path) as file:
+            file.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise DataError(f"--output: cannot write '{path}': {error.strerror or error}") from error
 

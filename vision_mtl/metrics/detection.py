@@ -219,8 +219,8 @@ def _hotcoco(truth: GroundTruth, rows: np.ndarray) -> Any:
         import hotcoco
     except ImportError as error:
         raise ConfigError(
-            "the detection backend 'hotcoco' is not installed: pip install vision-mtl[fast], "
-            "or choose the backend 'pycocotools'"
+            "the detection backend 'hotcoco' is not installed: run python -m pip install -e '.[fast]' "
+            "in the project's folder, or choose the backend 'pycocotools'"
         ) from error
     ids = _category_ids(truth)
     coco = hotcoco.COCO.from_arrays(

@@ -65,7 +65,7 @@ def build_method(config: BalancingConfig, tasks: int) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"balancing.method: '{config.method}' needs packages that are not installed ({error}); "
-            "run pip install 'vision-mtl[balancing]', or choose another method"
+            "run python -m pip install -e '.[balancing]' in the project's folder, or choose another method"
         ) from error
 
 

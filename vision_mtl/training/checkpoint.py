@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vision_mtl.errors import CheckpointError
+from vision_mtl.files import whole
 
 FORMAT = 1
 
@@ -20,16 +21,12 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     Raises:
         CheckpointError: the file cannot be written; what was there before is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with whole(path) as temporary, temporary.open("wb") as file:
             torch.save({"format": FORMAT, **state}, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(
             f"cannot write '{path}': {error}; free some space or choose another --output"
         ) from error

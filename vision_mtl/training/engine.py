@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import torch
 
+from vision_mtl.files import whole
 from vision_mtl.progress import duration, progress_bar
 from vision_mtl.reporting.conflict_plot import conflict_plot
 from vision_mtl.reporting.tables import heads_table, text
@@ -158,9 +159,8 @@ def describe_evaluation(result: Evaluation, progress: Progress) -> dict[str, Any
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as file:
+        file.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _means(recent: list[Losses]) -> dict[str, dict[str, float]]:

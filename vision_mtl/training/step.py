@@ -51,9 +51,10 @@ def optimizer_step(
             terms = batch_losses(run, batch)
             tasks = _sums(terms)
             _check_finite(run, tasks, batch)
-            labelled = {name: run.balancer.weights[name] * tasks[name] for name in tasks if share[name]}
+            labelled = [name for name in tasks if share[name]]
             if compare and i == 0 and shared and len(labelled) > 1:
-                conflict = measure_conflict(labelled, shared)
+                weighted = {name: run.balancer.weights[name] * tasks[name] for name in labelled}
+                conflict = measure_conflict(weighted, shared)
             losses = {
                 name: {term: loss.detach() for term, loss in named.items()} for name, named in terms.items()
             }
