@@ -2,7 +2,7 @@
 
 examples:
   python tools/benchmark.py accuracy configs/bccd.yaml data.root=/data/bccd
-  python tools/benchmark.py accuracy configs/bccd.yaml --seeds 1 --contenders "ours fcos,torchvision fcos"
+  python tools/benchmark.py accuracy configs/bccd.yaml --seeds 1 --contenders "torchvision fcos"
 
 Run nothing else meanwhile: seconds are what is measured.
 """

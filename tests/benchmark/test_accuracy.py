@@ -109,7 +109,7 @@ def test_a_peer_does_not_see_crowds(kind: str) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["ours fcos", "ours retinanet", "torchvision fcos"])
+@pytest.mark.parametrize("name", ["ours fcos atss", "ours retinanet", "torchvision fcos"])
 def test_a_trial_trains_for_its_budget_and_is_judged_on_the_way(recipe: Path, name: str) -> None:
     arena = open_arena(load_config(recipe))
     outcome = accuracy.run_trial(arena, Trial(name, "fp32", 1e-3, 0, 1.0), 2, lambda *_: None)
@@ -132,7 +132,7 @@ def test_the_learning_rate_follows_the_share_of_time(recipe: Path, monkeypatch: 
 
     monkeypatch.setattr(accuracy, "set_learning_rate", note)
     arena = open_arena(load_config(recipe))
-    accuracy.run_trial(arena, Trial("ours fcos", "fp32", 2e-3, 0, 1.0), 1, lambda *_: None)
+    accuracy.run_trial(arena, Trial("ours fcos atss", "fp32", 2e-3, 0, 1.0), 1, lambda *_: None)
     assert rates[0] < 2e-3 / 5  # warming up
     assert max(rates) <= 2e-3
     assert rates[-1] < max(rates) / 2
@@ -140,7 +140,7 @@ def test_the_learning_rate_follows_the_share_of_time(recipe: Path, monkeypatch: 
 
 def test_a_loss_that_is_not_finite_ends_the_trial(recipe: Path) -> None:
     arena = open_arena(load_config(recipe))
-    outcome = accuracy.run_trial(arena, Trial("ours fcos", "fp32", 1e30, 0, 30.0), 1, lambda *_: None)
+    outcome = accuracy.run_trial(arena, Trial("ours fcos atss", "fp32", 1e30, 0, 30.0), 1, lambda *_: None)
     assert outcome.curve == []
     assert outcome.score() == -1.0
 
@@ -206,7 +206,7 @@ def test_a_collapsed_run_gives_the_next_setting_its_chance() -> None:
     assert [lr for _, lr, budget in ledger.asked if budget == 90.0] == [2.0, 1.0]
 
 
-def test_our_heads_share_the_short_runs_of_the_default_one() -> None:
+def test_our_heads_share_the_short_runs_of_one_of_them() -> None:
     trials: list[tuple[str, float]] = []
 
     class Recording(FakeLedger):
@@ -215,7 +215,7 @@ def test_our_heads_share_the_short_runs_of_the_default_one() -> None:
             return super().run(trial, evaluations)
 
     train_contender(Recording(lambda *_: 0.3), "ours retinanet", 1.0, 90.0, 1)
-    assert trials == [("ours fcos", 1.0)] * 4 + [("ours retinanet", 90.0)]
+    assert trials == [("ours fcos task-aligned", 1.0)] * 4 + [("ours retinanet", 90.0)]
     trials.clear()
     train_contender(Recording(lambda *_: 0.3), "torchvision fcos", 1.0, 90.0, 1)
     assert {name for name, _ in trials} == {"torchvision fcos"}
@@ -274,7 +274,7 @@ def compare(recipe: Path, folder: Path, names: list[str], **changes: float) -> N
 
 
 def test_the_best_of_each_side_gets_every_seed(recipe: Path, tmp_path: Path) -> None:
-    names = ["ours fcos", "torchvision fcos"]
+    names = ["ours fcos task-aligned", "torchvision fcos"]
     compare(recipe, tmp_path, names)
     runs = json.loads((tmp_path / "accuracy.json").read_text())["runs"]
     full = [run["trial"] for run in runs if run["trial"]["budget"] == 0.2]
@@ -288,8 +288,8 @@ def test_the_best_of_each_side_gets_every_seed(recipe: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("names", "changes", "message"),
     [
-        (["ours focs"], {}, r"--contenders: found 'ours focs'; did you mean 'ours fcos'"),
-        (["ours fcos"], {"seeds": 0}, r"--seeds 0.*above 0"),
+        (["ours fcos ats"], {}, r"--contenders: found 'ours fcos ats'; did you mean 'ours fcos atss'"),
+        (["ours fcos atss"], {"seeds": 0}, r"--seeds 0.*above 0"),
     ],
 )
 def test_wrong_arguments_are_named(

@@ -20,7 +20,7 @@ from vision_mtl.structures import Batch, Detections, Features
 
 LABELS = LabelInfo(("bolt", "nut", "washer"), (3, 7, 21))
 ASSIGNERS, QUALITIES, BOX_LOSSES = (
-    ("task_aligned", "atss", "centre"),
+    ("atss", "task_aligned", "centre"),
     ("none", "centreness", "iou"),
     ("giou", "diou", "ciou"),
 )

@@ -90,7 +90,7 @@ def test_another_head_on_the_files_trunk_starts_fresh_and_says_so(tmp_path: Path
 
 def test_our_own_fcos_takes_what_fits(tmp_path: Path) -> None:
     path = saved(tmp_path / "file.pth", small_fcos())
-    config = small_config(tmp_path, path, "heads.objects={type: fcos, depth: 4, norm: group}")
+    config = small_config(tmp_path, path, "heads.objects={type: fcos, depth: 4, norm: group, quality: none}")
     model, report = started(config, COCO)
     own = model.state_dict()
     key = "regression_head.conv.9.weight"

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from vision_mtl.allocator import keep_freed_memory
-from vision_mtl.benchmark.contenders import DEFAULT, HEAD, Contender, contenders
+from vision_mtl.benchmark.contenders import HEAD, PILOT, Contender, contenders
 from vision_mtl.commands.shared import choose_device, evaluation_loader
 from vision_mtl.commands.train import seed_everything, training_loader
 from vision_mtl.config import Config
@@ -313,9 +313,9 @@ def train_contender(
     """Train a contender for its whole budget with the best setting; return the setting.
 
     A run that ends below the short one it was chosen by has collapsed: the next setting is tried, and the
-    best of all counts. Every peer has short runs of its own; our heads share those of the default one.
+    best of all counts. Every peer has short runs of its own; our heads share those of one of them.
     """
-    tuned = DEFAULT if contender.startswith("ours") else contender
+    tuned = PILOT if contender.startswith("ours") else contender
     tried: list[tuple[float, Setting]] = []
     for setting in rank_settings(ledger, tuned, search, budget / 2):
         trial = Trial(contender, setting.precision, setting.lr, 0, budget)

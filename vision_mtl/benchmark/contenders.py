@@ -28,7 +28,7 @@ from vision_mtl.models.trunk import MEAN, STD, TrunkConfig
 from vision_mtl.structures import Batch, Detections
 
 HEAD = "objects"
-DEFAULT = "ours fcos"  # the head as the recipe has it
+PILOT = "ours fcos task-aligned"  # whose short runs choose the learning rate of all our heads
 
 
 Loss = Callable[[nn.Module, Batch, torch.dtype], Tensor]
@@ -163,17 +163,17 @@ def contenders(trunk: TrunkConfig, head: FcosConfig, labels: LabelInfo) -> dict[
 
     Args:
         trunk: the trunk of all of them, without pretrained weights.
-        head: our detector, as the recipe has it.
+        head: our dense detector as the recipe has it; what the name says is put in its place.
         labels: the classes.
     """
+    # Each assigner with the loss and the third branch of its paper.
+    hard = msgspec.structs.replace(head, class_loss="focal", quality="centreness")
     ours: dict[str, AnyHeadConfig] = {
-        "fcos": head,
-        "fcos ciou": msgspec.structs.replace(head, box_loss="ciou"),
-        # Hard assignment, with the loss and the third branch of their papers.
-        "fcos atss": msgspec.structs.replace(head, assigner="atss", class_loss="focal", quality="centreness"),
-        "fcos centre": msgspec.structs.replace(
-            head, assigner="centre", class_loss="focal", quality="centreness", bins=0, box_weight=1.0
+        "fcos atss": msgspec.structs.replace(hard, assigner="atss"),
+        "fcos task-aligned": msgspec.structs.replace(
+            head, assigner="task_aligned", class_loss="bce", quality="none"
         ),
+        "fcos centre": msgspec.structs.replace(hard, assigner="centre", bins=0, box_weight=1.0),
         "retinanet": RetinanetConfig(
             score_threshold=head.score_threshold, max_detections=head.max_detections
         ),

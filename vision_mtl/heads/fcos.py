@@ -55,8 +55,8 @@ class FcosConfig(DetectionConfig, tag="fcos", kw_only=True):
     """Anchor-free dense detection.
 
     torchvision's FCOS, answers and losses, is `depth: 4, norm: group, points: corner, assigner: centre,
-    class_loss: focal, quality: centreness, bins: 0, box_weight: 1, candidates_per_level: true,
-    score_threshold: 0.2`.
+    bins: 0, box_weight: 1, candidates_per_level: true, score_threshold: 0.2`; task-aligned one-stage
+    detection without a third branch is `assigner: task_aligned, class_loss: bce, quality: none`.
 
     Attributes:
         depth: 3x3 convolutions in each of the two towers.
@@ -64,7 +64,7 @@ class FcosConfig(DetectionConfig, tag="fcos", kw_only=True):
         norm: of the towers: `batch`, with statistics of each pyramid level's own, or `group` (32 groups),
             for small batches and torchvision's weights.
         points: in the `middle` of the cells, or in their top left `corner`, for torchvision's weights.
-        assigner: `task_aligned`, `atss` or `centre` (the original centre sampling).
+        assigner: `atss`, `task_aligned` or `centre` (the original centre sampling).
         class_loss: `focal` (the quality focal loss where the target is an overlap) or `bce`, plain binary
             cross-entropy.
         box_loss: `giou`, `diou` or `ciou`.
@@ -81,10 +81,10 @@ class FcosConfig(DetectionConfig, tag="fcos", kw_only=True):
     width: int | None = None
     norm: Literal["group", "batch"] = "batch"
     points: Literal["middle", "corner"] = "middle"
-    assigner: Literal["task_aligned", "atss", "centre"] = "task_aligned"
-    class_loss: Literal["focal", "bce"] = "bce"
+    assigner: Literal["atss", "task_aligned", "centre"] = "atss"
+    class_loss: Literal["focal", "bce"] = "focal"
     box_loss: Literal["giou", "diou", "ciou"] = "giou"
-    quality: Literal["none", "centreness", "iou"] = "none"
+    quality: Literal["none", "centreness", "iou"] = "centreness"
     bins: int = 16
     box_weight: float = 2.0
     bins_weight: float = 0.25
