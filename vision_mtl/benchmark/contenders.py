@@ -166,10 +166,11 @@ def contenders(trunk: TrunkConfig, head: FcosConfig, labels: LabelInfo) -> dict[
         head: our dense detector as the recipe has it; what the name says is put in its place.
         labels: the classes.
     """
-    # Each assigner with the loss and the third branch of its paper.
+    # Each assigner with the loss and the third branch of its paper, and the one that won with plain BCE too.
     hard = msgspec.structs.replace(head, class_loss="focal", quality="centreness")
     ours: dict[str, AnyHeadConfig] = {
         "fcos atss": msgspec.structs.replace(hard, assigner="atss"),
+        "fcos atss bce": msgspec.structs.replace(hard, assigner="atss", class_loss="bce"),
         "fcos task-aligned": msgspec.structs.replace(
             head, assigner="task_aligned", class_loss="bce", quality="none"
         ),
