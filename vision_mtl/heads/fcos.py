@@ -55,8 +55,8 @@ class FcosConfig(DetectionConfig, tag="fcos", kw_only=True):
     """Anchor-free dense detection.
 
     torchvision's FCOS, answers and losses, is `depth: 4, norm: group, points: corner, assigner: centre,
-    bins: 0, box_weight: 1, candidates_per_level: true, score_threshold: 0.2`; task-aligned one-stage
-    detection without a third branch is `assigner: task_aligned, class_loss: bce, quality: none`.
+    class_loss: focal, bins: 0, box_weight: 1, candidates_per_level: true, score_threshold: 0.2`. With
+    `assigner: task_aligned`, whose targets are graded already, goes `quality: none`.
 
     Attributes:
         depth: 3x3 convolutions in each of the two towers.
@@ -65,8 +65,8 @@ class FcosConfig(DetectionConfig, tag="fcos", kw_only=True):
             for small batches and torchvision's weights.
         points: in the `middle` of the cells, or in their top left `corner`, for torchvision's weights.
         assigner: `atss`, `task_aligned` or `centre` (the original centre sampling).
-        class_loss: `focal` (the quality focal loss where the target is an overlap) or `bce`, plain binary
-            cross-entropy.
+        class_loss: `bce`, plain binary cross-entropy, which learns classes sooner, or `focal` (the quality
+            focal loss where the target is an overlap).
         box_loss: `giou`, `diou` or `ciou`.
         quality: what a third branch predicts and the score is multiplied by (its geometric mean with the
             class score): `centreness`, `iou`, or `none`.
@@ -82,7 +82,7 @@ class FcosConfig(DetectionConfig, tag="fcos", kw_only=True):
     norm: Literal["group", "batch"] = "batch"
     points: Literal["middle", "corner"] = "middle"
     assigner: Literal["atss", "task_aligned", "centre"] = "atss"
-    class_loss: Literal["focal", "bce"] = "focal"
+    class_loss: Literal["bce", "focal"] = "bce"
     box_loss: Literal["giou", "diou", "ciou"] = "giou"
     quality: Literal["none", "centreness", "iou"] = "centreness"
     bins: int = 16
