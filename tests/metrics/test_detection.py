@@ -229,7 +229,7 @@ def test_hotcoco_equals_pycocotools(seed):
 
 def test_missing_hotcoco_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "hotcoco", None)
-    with pytest.raises(ConfigError, match=r"pip install vision-mtl\[fast\]"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[fast\]'"):
         evaluate_detections(truth_of(small()), PERFECT, "hotcoco")
 
 
