@@ -26,8 +26,8 @@ def test_levels_of_the_pyramid_weigh_the_same() -> None:
         {}, [torch.zeros(1, 4, 4, 4), torch.ones(1, 4, 2, 2)], [8, 16], (32, 32), torch.tensor([[32, 32]])
     )
     cells, weights = flat_cells(features, "pyramid")
-    assert cells.shape == (1, 4, 20)
-    torch.testing.assert_close((cells * weights[:, None]).sum(2), torch.full((1, 4), 0.5))
+    assert cells.shape == (1, 20, 4)
+    torch.testing.assert_close((cells * weights[:, :, None]).sum(1), torch.full((1, 4), 0.5))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def with_identity(pool: Pool, channels: int, temperature: float | None = None) -
     return module
 
 
-CELLS = torch.tensor([[[1.0, 2.0, 3.0, 99.0], [0.0, 0.0, 6.0, 99.0]]])
+CELLS = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [3.0, 6.0], [99.0, 99.0]]])
 WEIGHTS = torch.tensor([[1 / 3, 1 / 3, 1 / 3, 0.0]])
 
 
@@ -90,14 +90,14 @@ def test_pools_by_hand(pool: Pool, expected: list[float]) -> None:
 def test_attention_is_the_papers(temperature: float | None) -> None:
     """Class-specific residual attention, arXiv 2108.02456, eq. 1 to 4; null is a very high temperature."""
     generator = torch.Generator().manual_seed(0)
-    cells = torch.randn(2, 6, 10, generator=generator)
+    cells = torch.randn(2, 10, 6, generator=generator)
     torch.manual_seed(0)
     module = PooledLogits(6, 4, "attention", attention_temperature=temperature)
     torch.nn.init.normal_(module.logits.weight)
-    scores = module.logits.weight @ cells  # x_k^T m_i
+    scores = module.logits.weight @ cells.mT  # x_k^T m_i
     specific = (scores * (temperature or 2000)).softmax(2)  # s_k
-    attended = torch.einsum("bik,bck->bic", specific, cells)  # a_i
-    feature = cells.mean(2)[:, None] + 0.3 * attended  # f_i = g + lambda a_i
+    attended = torch.einsum("bik,bkc->bic", specific, cells)  # a_i
+    feature = cells.mean(1)[:, None] + 0.3 * attended  # f_i = g + lambda a_i
     expected = (feature * module.logits.weight).sum(2)
     torch.testing.assert_close(module(cells, torch.full((2, 10), 0.1)), expected, rtol=1e-3, atol=1e-3)
 
@@ -108,7 +108,7 @@ def test_attention_by_hand_counts_cells_as_they_weigh() -> None:
     weights = torch.tensor([[1 / 2, 1 / 4, 1 / 4, 0.0]])
     attended = (2 / 2 * 1 + 4 / 4 * 2 + 8 / 4 * 3) / (2 / 2 + 4 / 4 + 8 / 4)
     expected = (1 / 2 + 2 / 4 + 3 / 4) + 0.3 * attended
-    torch.testing.assert_close(module(CELLS[:, :1], weights), torch.tensor([[expected]]))
+    torch.testing.assert_close(module(CELLS[..., :1], weights), torch.tensor([[expected]]))
 
 
 @pytest.mark.parametrize("temperature", [2.0, None])
@@ -117,8 +117,8 @@ def test_attention_gives_padding_no_gradient(temperature: float | None) -> None:
     with_identity("attention", 2, temperature)(cells, WEIGHTS).sum().backward()
     assert cells.grad is not None
     assert cells.grad.isfinite().all()
-    assert cells.grad[..., :3].any()
-    assert not cells.grad[..., 3].any()
+    assert cells.grad[:, :3].any()
+    assert not cells.grad[:, 3].any()
 
 
 @pytest.mark.parametrize("exponent", [1.0, 3.0, 9.0, 30.0])
@@ -126,7 +126,7 @@ def test_gem_of_dead_channels_has_a_finite_gradient(exponent: float) -> None:
     module = PooledLogits(3, 2, "gem")
     with torch.no_grad():
         module.exponent.fill_(exponent)
-    cells = torch.tensor([[[0.0, 0.0], [0.0, 2.0], [1e-3, 0.0]]], requires_grad=True)
+    cells = torch.tensor([[[0.0, 0.0, 1e-3], [0.0, 2.0, 0.0]]], requires_grad=True)
     module(cells, torch.full((1, 2), 0.5)).sum().backward()
     assert cells.grad is not None
     assert cells.grad.isfinite().all()

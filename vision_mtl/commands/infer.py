@@ -20,6 +20,7 @@ from vision_mtl.inference.writers import (
     write_drawing,
     write_predictions,
 )
+from vision_mtl.models.folding import for_inference
 from vision_mtl.models.precision import resolve_precision
 from vision_mtl.models.published import coco_classes
 from vision_mtl.progress import duration, progress_bar
@@ -63,11 +64,12 @@ def infer_with_checkpoint(
     trained = open_it(checkpoint, overrides)
     config = trained.config
     device = choose_device(config.training.device)
+    dtype = resolve_precision(config.training.precision, device)
     predictor = Predictor(
-        model=trained.model.to(device),
+        model=for_inference(trained.model.to(device), dtype),
         resize=config.data.resize,
         device=device,
-        dtype=resolve_precision(config.training.precision, device),
+        dtype=dtype,
         batch_size=config.data.eval_batch_size,
         workers=config.data.workers,
         max_pixels=config.data.max_pixels,

@@ -27,9 +27,10 @@ def cell_weights(sizes: Tensor, height: int, width: int, stride: int) -> Tensor:
 
 
 def flat_cells(features: Features, name: FeatureName) -> tuple[Tensor, Tensor]:
-    """Return the named features as (B, C, cells) and weights (B, cells) that sum to 1.
+    """Return the named features as (B, cells, C) and weights (B, cells) that sum to 1.
 
     The levels of a pyramid weigh the same, whatever their number of cells. Cells of padding weigh 0.
+    In channels-last memory this is the order in which features lie, so that one map is not even copied.
     """
     if name == "pyramid":
         levels, strides = features.pyramid, features.strides
@@ -39,7 +40,8 @@ def flat_cells(features: Features, name: FeatureName) -> tuple[Tensor, Tensor]:
         cell_weights(features.sizes, level.shape[2], level.shape[3], stride) / len(levels)
         for level, stride in zip(levels, strides, strict=True)
     ]
-    return torch.cat([level.flatten(2) for level in levels], 2), torch.cat(weights, 1)
+    cells = [level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels]
+    return (torch.cat(cells, 1), torch.cat(weights, 1)) if len(levels) > 1 else (cells[0], weights[0])
 
 
 class PooledLogits(nn.Module):
@@ -80,18 +82,18 @@ class PooledLogits(nn.Module):
             self.exponent = nn.Parameter(torch.tensor(3.0))
 
     def forward(self, cells: Tensor, weights: Tensor) -> Tensor:
-        """Pool (B, C, cells) with weights (B, cells) that sum to 1, 0 on padding."""
+        """Pool (B, cells, C) with weights (B, cells) that sum to 1, 0 on padding."""
         if self.pool == "attention":
-            scores = self.logits(self.dropout(self._hidden(cells.transpose(1, 2)))).float()  # (B, cells, out)
+            scores = self.logits(self.dropout(self._hidden(cells))).float()  # (B, cells, out)
             mean = (scores * weights[:, :, None]).sum(1)
             return mean + self.attention_share * self._attended(scores, weights)
         if self.pool == "gem":
             powers = cells.float().clamp(min=1e-6) ** self.exponent
             # A channel that is 0 everywhere underflows from an exponent of 7 on; its root has no gradient.
-            mean = (powers * weights[:, None]).sum(2).clamp(min=torch.finfo(torch.float32).tiny)
+            mean = (powers * weights[:, :, None]).sum(1).clamp(min=torch.finfo(torch.float32).tiny)
             pooled = mean ** (1 / self.exponent)
         else:
-            pooled = (cells.float() * weights[:, None]).sum(2)
+            pooled = (cells.float() * weights[:, :, None]).sum(1)
         return self.logits(self.dropout(self._hidden(pooled))).float()
 
     def _attended(self, scores: Tensor, weights: Tensor) -> Tensor:

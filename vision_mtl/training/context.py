@@ -13,6 +13,7 @@ from vision_mtl.data.dataset import Source
 from vision_mtl.heads.context import rescore_images
 from vision_mtl.heads.evaluation import DetectionMetric
 from vision_mtl.metrics.detection import Backend
+from vision_mtl.models.folding import for_inference
 from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.models.precision import mixed_precision
 from vision_mtl.structures import Batch, ImageMeta, Prediction
@@ -93,15 +94,15 @@ def fit_context(
     ((name, context),) = model.contexts.items()  # a model has one detection head
     temperature = model.named_heads()[name].get_buffer("context_temperature")
     temperature.zero_()
-    model.eval()
+    answering = for_inference(model.eval(), dtype)
     found: list[Prediction] = []
     presence: list[Prediction] = []
     metas: list[ImageMeta] = []
     for batch in loader:
         moved = batch.to(device)
         with mixed_precision(device, dtype):
-            features, outputs = model(moved.images, moved.sizes)
-        predictions = model.predict(model.decode(features, outputs), batch.metas)
+            features, outputs = answering(moved.images, moved.sizes)
+        predictions = answering.predict(answering.decode(features, outputs), batch.metas)
         found += predictions[name]
         presence += predictions[context.head]
         metas += batch.metas

@@ -14,6 +14,7 @@ from vision_mtl.data.loader import Loader
 from vision_mtl.errors import ConfigError, nearest
 from vision_mtl.heads.base import Metric
 from vision_mtl.metrics.detection import Backend
+from vision_mtl.models.folding import for_inference
 from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.models.precision import mixed_precision
 from vision_mtl.progress import progress_bar
@@ -87,7 +88,7 @@ def evaluate(
     Random draws in the losses (of two-stage heads) are the same each time, and leave training's as they were.
     """
     started = time.perf_counter()
-    model.eval()
+    model = for_inference(model.eval(), dtype)
     metrics = {
         name: head.metric(
             source.truth, source.labels[name].targets if name in source.labels else None, backend

@@ -77,6 +77,14 @@ class BatchNormTower(nn.Module):
         return maps
 
 
+class LevelTowers(nn.ModuleList):
+    """Layers of each pyramid level's own: what a `BatchNormTower` becomes for inference."""
+
+    def forward(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
+        """Return a map (B, width, H, W) for each level."""
+        return [layers(level) for layers, level in zip(self, pyramid, strict=True)]
+
+
 def tower(
     channels: int, width: int, depth: int, norm: Literal["group", "batch"], levels: int
 ) -> SharedTower | BatchNormTower:
