@@ -200,7 +200,7 @@ def test_a_network_that_does_not_fit_is_refused(trained: Path) -> None:
         open_checkpoint(trained / "checkpoints/best.pt", ["trunk.channels=64"])
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_step(
+def test_a_loss_that_is_not_finite_stops_the_run(
     tiny_coco_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss = RegressionHead.loss
@@ -209,7 +209,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
         return {name: term * float("nan") for name, term in loss(*arguments).items()}
 
     monkeypatch.setattr(RegressionHead, "loss", poisoned)
-    with pytest.raises(NumericsError, match=r"loss of count is not finite at step 0, on images \[\d+, \d+\]"):
+    with pytest.raises(NumericsError, match=r"loss of count is not finite, on images \[\d+, \d+\], at step 0"):
         train_from_config(write_config(tmp_path, tiny_coco_root), [], tmp_path / "run")
     assert not (tmp_path / "run/checkpoints/best.pt").exists()
 

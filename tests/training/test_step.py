@@ -42,7 +42,8 @@ def make_run(
     torch.manual_seed(0)
     trunk = TrunkConfig(name="resnet18", norm=norm, channels=32)  # type: ignore[arg-type]
     model = build_model(ModelConfig(trunk=trunk, heads=heads()), LABELS)
-    settings = TrainingConfig(optimizer="sgd", lr=0.01, momentum=0.0, weight_decay=0.0, **training)
+    plain = {"optimizer": "sgd", "lr": 0.01, "momentum": 0.0, "weight_decay": 0.0}
+    settings = TrainingConfig(**{**plain, **training})
     balancer = Balancer(BalancingConfig(method=method), {"objects": 1.0, "kind": 0.5, "size": 2.0})  # type: ignore[arg-type]
     groups = parameter_groups(model, balancer, settings, dict.fromkeys(LABELS, 1.0))
     model.train()
@@ -166,20 +167,20 @@ def test_losses_are_computed_again_without_a_trace() -> None:
 
 def test_comparing_the_tasks_changes_no_weight() -> None:
     watched, unwatched = make_run(), make_run()
-    _, conflict = optimizer_step(watched, [batch()], compare=True)
-    losses, nothing = optimizer_step(unwatched, [batch()])
-    assert nothing is None
+    conflict = optimizer_step(watched, [batch()], compare=True).conflict
+    found = optimizer_step(unwatched, [batch()])
+    assert found.conflict is None
     assert conflict is not None
     assert conflict["norms"].keys() == {"objects", "kind", "size"}
     assert conflict["cosines"].keys() == {"objects/kind", "objects/size", "kind/size"}
-    assert losses.keys() == {"objects", "kind", "size"}
+    assert found.losses.keys() == {"objects", "kind", "size"}
     for a, b in zip(watched.model.parameters(), unwatched.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_the_cosine_is_that_of_the_whole_trunk() -> None:
     run = make_run()
-    _, conflict = optimizer_step(run, [batch()], compare=True)
+    conflict = optimizer_step(run, [batch()], compare=True).conflict
     fresh = make_run()
     rows = []
     for name in ("objects", "kind"):

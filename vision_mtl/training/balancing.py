@@ -12,6 +12,7 @@ The methods are TorchJD's (https://torchjd.org), of three kinds:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -187,7 +188,10 @@ class Balancer(nn.Module):
                     _add(own[name], gradients[len(shared) :])
         for name in own.keys() - set(labelled):
             _add(own[name], [torch.zeros_like(parameter) for parameter in own[name]])
-        flat = method(jacobian).split([p.numel() for p in shared])
+        # Solvers fail on numbers that are not finite; the step is left out by the gradient that has them.
+        finite = jacobian.isfinite().all()
+        aggregated = method(torch.where(finite, jacobian, 0.0))
+        flat = torch.where(finite, aggregated, torch.nan).split([p.numel() for p in shared])
         _add(shared, [part.view(p.shape) for part, p in zip(flat, shared, strict=True)])
 
     def after_step(self, shares: Sequence[Shares], losses_again: Callable[[], Tasks]) -> None:
@@ -204,6 +208,18 @@ class Balancer(nn.Module):
             tasks = losses_again()
             values = torch.stack([self.weights[name] * tasks[name] for name in labelled])
             method.update(values.clamp(min=LEAST))
+
+    def memory(self) -> dict[str, Any]:
+        """Return a copy of what the methods remember, for `restore`."""
+        return deepcopy(self.get_extra_state())
+
+    def restore(self, memory: dict[str, Any], keep: Tensor) -> None:
+        """Forget what was learned since `memory`, unless `keep` () bool holds.
+
+        Only methods that remember look at it, and those wait for the device anyway.
+        """
+        if any(self.get_extra_state().values()) and not keep:
+            self.set_extra_state(memory)
 
     def end_epoch(self) -> None:
         """Note that an epoch is over, if the method compares epochs."""

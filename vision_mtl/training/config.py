@@ -34,6 +34,9 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         precision: `bf16`, `fp32`, or `auto`: bf16 where the processor or GPU computes in it.
         seed: decides weights, order and augmentation.
         patience: evaluations without a new best after which training stops early; null for never.
+        nonfinite: what follows a step whose loss or gradient is not finite, which never changes anything:
+            `stop` at the next line of the log, or `skip`: count it and go on.
+        nonfinite_limit: steps left out in a run after which `skip` stops all the same.
         log_every: optimiser steps between lines of `metrics.jsonl`.
         conflict_every: optimiser steps between looks at whether the tasks pull the trunk the same way, each
             at the cost of a backward pass of the trunk per task; 0 for never.
@@ -58,6 +61,8 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     precision: Precision = "auto"
     seed: int = 0
     patience: int | None = None
+    nonfinite: Literal["stop", "skip"] = "stop"
+    nonfinite_limit: int = 20
     log_every: int = 20
     conflict_every: int = 100
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -66,7 +71,7 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         """Raise ConfigError for values outside their range."""
         limits = {"epochs": 1, "accumulate": 1, "log_every": 1, "warmup_steps": 0, "seed": 0}
         limits |= {"clip": 0, "weight_decay": 0, "momentum": 0, "trunk_lr_factor": 0}
-        limits |= {"heads_first_epochs": 0, "conflict_every": 0}
+        limits |= {"heads_first_epochs": 0, "conflict_every": 0, "nonfinite_limit": 0}
         for name, least in limits.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"training.{name}: found {getattr(self, name)}, expected at least {least}")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 
 from vision_mtl.files import whole
 from vision_mtl.progress import duration, progress_bar
@@ -21,9 +20,10 @@ from vision_mtl.training.checkpoint import load_checkpoint
 from vision_mtl.training.conflict import KIND, read_conflict, summarize_conflict
 from vision_mtl.training.evaluation import Evaluation, evaluate, headline
 from vision_mtl.training.log import MetricsLog
+from vision_mtl.training.numerics import check_finite, mean_losses
 from vision_mtl.training.optim import learning_rate_factor, set_learning_rate
 from vision_mtl.training.run import Progress, Run
-from vision_mtl.training.step import Losses, optimizer_step
+from vision_mtl.training.step import Step, optimizer_step
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def train(run: Run) -> dict[str, Any]:
         the metrics of the best weights, as `metrics.json` holds them.
 
     Raises:
-        NumericsError: a loss is not finite; the last checkpoint stays as it was.
+        NumericsError: a loss or gradient was not finite; the last checkpoint stays as it was.
         BadImageError: an image turned out to be damaged.
     """
     progress = run.progress
@@ -84,7 +84,7 @@ def train_epoch(run: Run, log: MetricsLog, show: Callable[[str], None]) -> None:
     run.model.trunk.hold(progress.epoch < config.heads_first_epochs)
     run.model.train()
     parts: list[Batch] = []
-    recent: list[Losses] = []
+    recent: list[Step] = []
     started = since = time.perf_counter()
     images = 0
     remaining = len(run.batches)
@@ -97,15 +97,15 @@ def train_epoch(run: Run, log: MetricsLog, show: Callable[[str], None]) -> None:
         lr = config.lr * learning_rate_factor(progress.step, run.total_steps, config)
         set_learning_rate(run.optimizer, lr)
         compare = config.conflict_every > 0 and progress.step % config.conflict_every == 0
-        losses_now, conflict = optimizer_step(run, parts, compare)
-        recent.append(losses_now)
+        recent.append(optimizer_step(run, parts, compare))
         parts = []
         progress.step += 1
-        if conflict is not None:
+        if (conflict := recent[-1].conflict) is not None:
             log.write(progress.step, KIND, conflict)
         finished = progress.step >= run.total_steps
         if progress.step % config.log_every == 0 or finished:
-            losses = _means(recent)
+            check_finite(run, recent)
+            losses = mean_losses(recent)
             rate = images / (time.perf_counter() - since)
             log.write(
                 progress.step,
@@ -117,6 +117,7 @@ def train_epoch(run: Run, log: MetricsLog, show: Callable[[str], None]) -> None:
             since, images, recent = time.perf_counter(), 0, []
         if finished:
             break
+    check_finite(run, recent)
     run.balancer.end_epoch()
     progress.seconds += time.perf_counter() - started
 
@@ -161,11 +162,3 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON, whole or not at all."""
     with whole(path) as file:
         file.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _means(recent: list[Losses]) -> dict[str, dict[str, float]]:
-    """Return the mean of each term over the last steps; the only place where losses leave the device."""
-    return {
-        name: {term: float(torch.stack([losses[name][term] for losses in recent]).mean()) for term in terms}
-        for name, terms in recent[-1].items()
-    }

@@ -43,11 +43,16 @@ def parameter_groups(
 
 
 def build_optimizer(groups: list[dict], config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return the optimiser, with fused kernels."""
+    """Return the optimiser, with fused kernels: only those can be told on the device to leave out a step."""
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, fused=True)
     nesterov = config.momentum > 0
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
+    optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=True)
+    if config.momentum:
+        # Its first step would make them, and leave them unwritten where that step is left out.
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def learning_rate_factor(step: int, total: int, config: TrainingConfig) -> float:
@@ -86,14 +91,22 @@ class AveragedModel(Generic[Network]):
         self.updates = 0
 
     @torch.no_grad()
-    def update(self, model: Network) -> None:
-        """Move the average towards `model`; whole numbers (batch counters) are copied."""
+    def update(self, model: Network, taken: Tensor | None = None) -> None:
+        """Move the average towards `model`; whole numbers (batch counters) are copied.
+
+        Args:
+            model: after an optimiser step.
+            taken: () bool, whether that was taken; if not, the average stays as it is. None for yes.
+        """
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.decay else 0.0
         own, new = list(_tensors(self.model)), list(_tensors(model))
         pairs = list(zip(own, new, strict=True))
         floating = [(a, b) for a, b in pairs if a.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floating], [b for _, b in floating], 1 - decay)
+        weight = torch.tensor(1 - decay, device=floating[0][0].device)
+        if taken is not None:
+            weight = weight * taken
+        torch._foreach_lerp_([a for a, _ in floating], [b for _, b in floating], [weight] * len(floating))
         for a, b in pairs:
             if not a.is_floating_point():
                 a.copy_(b)

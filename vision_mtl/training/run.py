@@ -31,6 +31,7 @@ class Progress:
         best_step: the step it was reached at.
         since_best: evaluations since then.
         seconds: spent in training so far, evaluations and pauses left out.
+        left_out: steps that changed nothing, since their numbers were not finite.
     """
 
     step: int = 0
@@ -39,6 +40,7 @@ class Progress:
     best_step: int = 0
     since_best: int = 0
     seconds: float = 0.0
+    left_out: int = 0
 
 
 @dataclass

@@ -1,14 +1,18 @@
-"""One optimiser step: batches to losses, losses to gradients, gradients to weights."""
+"""One optimiser step: batches to losses, losses to gradients, gradients to weights.
+
+Nothing here waits for a GPU: what a step finds stays on the device until the log reads it. A step whose
+numbers are not finite is therefore undone there, by a flag.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vision_mtl.errors import NumericsError
 from vision_mtl.models.precision import mixed_precision
 from vision_mtl.structures import Batch
 from vision_mtl.training.balancing import Shares, label_shares
@@ -18,22 +22,34 @@ from vision_mtl.training.run import Run
 Losses = dict[str, dict[str, Tensor]]  # head -> term -> loss ()
 
 
-def optimizer_step(
-    run: Run, batches: Sequence[Batch], compare: bool = False
-) -> tuple[Losses, dict[str, Any] | None]:
+class Step(NamedTuple):
+    """What an optimiser step found, still on the device.
+
+    Attributes:
+        losses: of the last batch.
+        finite: (parts, T) bool, whether each accumulated batch's loss of each of the T tasks is finite.
+        taken: () bool, whether those and the gradient are; if not, the step has changed nothing.
+        images: the image ids of each part.
+        conflict: the tasks' gradients on the trunk compared, None where there is nothing to compare.
+    """
+
+    losses: Losses
+    finite: Tensor
+    taken: Tensor
+    images: list[list[int]]
+    conflict: dict[str, Any] | None
+
+
+def optimizer_step(run: Run, batches: Sequence[Batch], compare: bool = False) -> Step:
     """Take one optimiser step on `batches`, each task's loss being the mean over its labelled images.
+
+    A step of which a loss or the gradient is not finite changes no parameter, buffer or average, and neither
+    the optimiser's nor the balancer's state.
 
     Args:
         run: what is trained.
         batches: accumulated to one step.
         compare: measure whether the tasks of the first batch conflict.
-
-    Returns:
-        the last batch's losses, still on the device, and the tasks' gradients on the trunk compared, None
-        where there is nothing to compare.
-
-    Raises:
-        NumericsError: a loss or gradient is not finite; no weight is touched.
     """
     run.optimizer.zero_grad(set_to_none=True)
     heads = {name: run.model.named_heads()[name] for name in run.balancer.weights}
@@ -44,13 +60,14 @@ def optimizer_step(
     own = {name: [p for p in head.parameters() if p.requires_grad] for name, head in heads.items()}
     losses: Losses = {}
     conflict: dict[str, Any] | None = None
+    finite: list[Tensor] = []
 
     def parts() -> Iterator[dict[str, Tensor]]:
         nonlocal losses, conflict
         for i, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             terms = batch_losses(run, batch)
             tasks = _sums(terms)
-            _check_finite(run, tasks, batch)
+            finite.append(torch.stack(list(tasks.values())).detach().isfinite())
             labelled = [name for name in tasks if share[name]]
             if compare and i == 0 and shared and len(labelled) > 1:
                 weighted = {name: run.balancer.weights[name] * tasks[name] for name in labelled}
@@ -60,18 +77,62 @@ def optimizer_step(
             }
             yield tasks
 
+    memory = run.balancer.memory()
+    buffers = pack(changing_buffers(run.model))
     run.balancer.backward(parts(), shares, shared, own)
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, run.training.clip or float("inf"), foreach=True)
-    if not torch.isfinite(norm):
-        raise NumericsError(
-            f"the gradient is not finite at step {run.progress.step}. No weight was changed; resume from the "
-            "last checkpoint with a lower training.lr, or training.precision=fp32"
-        )
-    run.optimizer.step()
+    flags = torch.stack(finite)
+    taken = flags.all() & norm.isfinite()
+    unpack(changing_buffers(run.model), buffers, keep=taken)
+    with skipping(run.optimizer, ~taken):
+        run.optimizer.step()
     run.balancer.after_step(shares, lambda: losses_again(run, batches, shares))
-    run.average.update(run.model)
-    return losses, conflict
+    run.balancer.restore(memory, keep=taken)
+    run.average.update(run.model, taken)
+    return Step(
+        losses, flags, taken, [[meta.image_id for meta in batch.metas] for batch in batches], conflict
+    )
+
+
+@contextmanager
+def skipping(optimizer: torch.optim.Optimizer, skip: Tensor) -> Iterator[None]:
+    """Let the fused optimiser's next step do nothing where `skip` () bool holds.
+
+    It is the flag by which gradient scalers tell fused optimisers that a gradient overflowed.
+    """
+    optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+    optimizer.grad_scale = None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del optimizer.found_inf, optimizer.grad_scale  # type: ignore[attr-defined]
+
+
+def changing_buffers(model: nn.Module) -> list[Tensor]:
+    """Return the statistics that a forward pass in training mode changes."""
+    return [
+        buffer
+        for module in model.modules()
+        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for buffer in module.buffers(recurse=False)
+    ]
+
+
+def pack(tensors: Sequence[Tensor]) -> dict[torch.dtype, Tensor]:
+    """Return a copy of the tensors' values, those of one type in one row."""
+    types = dict.fromkeys(tensor.dtype for tensor in tensors)
+    return {
+        dtype: torch.cat([tensor.flatten() for tensor in tensors if tensor.dtype == dtype]) for dtype in types
+    }
+
+
+def unpack(tensors: Sequence[Tensor], old: dict[torch.dtype, Tensor], keep: Tensor) -> None:
+    """Set the tensors back to what `pack` copied, unless `keep` () bool holds."""
+    for dtype, new in pack(tensors).items():
+        chosen = [tensor for tensor in tensors if tensor.dtype == dtype]
+        values = torch.where(keep, new, old[dtype]).split([tensor.numel() for tensor in chosen])
+        torch._foreach_copy_(chosen, [row.view_as(t) for row, t in zip(values, chosen, strict=True)])
 
 
 def batch_losses(run: Run, batch: Batch) -> Losses:
@@ -103,14 +164,3 @@ def losses_again(run: Run, batches: Sequence[Batch], shares: Sequence[Shares]) -
 def _sums(losses: Losses) -> dict[str, Tensor]:
     """Return each task's loss, the sum of its terms."""
     return {name: torch.stack(list(terms.values())).sum() for name, terms in losses.items()}
-
-
-def _check_finite(run: Run, tasks: dict[str, Tensor], batch: Batch) -> None:
-    if not torch.isfinite(torch.stack(list(tasks.values()))).all():
-        bad = [name for name, task in tasks.items() if not torch.isfinite(task)]
-        ids = [meta.image_id for meta in batch.metas]
-        raise NumericsError(
-            f"the loss of {', '.join(bad)} is not finite at step {run.progress.step}, "
-            f"on images {ids}. No weight was changed; resume from the last checkpoint with a lower "
-            "training.lr, or training.precision=fp32"
-        )

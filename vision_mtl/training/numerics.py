@@ -1,0 +1,67 @@
+"""What the last steps found, read from the device: mean losses, and numbers that are not finite."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+
+from vision_mtl.errors import NumericsError
+from vision_mtl.training.run import Run
+from vision_mtl.training.step import Step
+
+logger = logging.getLogger(__name__)
+
+
+def mean_losses(steps: Sequence[Step]) -> dict[str, dict[str, float]]:
+    """Return head -> term -> its mean over the steps that were taken; NaN if none was.
+
+    This and `check_finite` are the only places where a training step's numbers leave the device.
+    """
+    names = [(name, term) for name, terms in steps[-1].losses.items() for term in terms]
+    table = torch.stack([torch.stack([step.losses[name][term] for name, term in names]) for step in steps])
+    taken = torch.stack([step.taken for step in steps])
+    means = (torch.where(taken[:, None], table, 0.0).sum(0) / taken.sum()).tolist()
+    found: dict[str, dict[str, float]] = {}
+    for (name, term), mean in zip(names, means, strict=True):
+        found.setdefault(name, {})[term] = mean
+    return found
+
+
+def check_finite(run: Run, steps: Sequence[Step]) -> None:
+    """Stop, or count and go on, where one of the run's last steps was left out.
+
+    Raises:
+        NumericsError: `training.nonfinite` is `stop`, or more steps were left out than it allows.
+    """
+    if not steps:
+        return
+    config, progress = run.training, run.progress
+    taken = torch.stack([step.taken for step in steps]).tolist()
+    for i, step in enumerate(steps):
+        if taken[i]:
+            continue
+        number = progress.step - len(steps) + i
+        found = describe_fault(step, list(run.balancer.weights))
+        progress.left_out += 1
+        advice = "resume from the last checkpoint with a lower training.lr, or training.precision=fp32"
+        if config.nonfinite == "stop":
+            raise NumericsError(f"{found} at step {number}. That step changed nothing; {advice}")
+        logger.warning("%s at step %d; it was left out", found, number)
+        if progress.left_out > config.nonfinite_limit:
+            raise NumericsError(
+                f"{found} at step {number}; {progress.left_out} steps were left out by now, more than "
+                f"training.nonfinite_limit={config.nonfinite_limit}. {advice.capitalize()}"
+            )
+
+
+def describe_fault(step: Step, tasks: Sequence[str]) -> str:
+    """Return what was not finite in a step that was left out, and on which images."""
+    for finite, images in zip(step.finite.tolist(), step.images, strict=True):
+        bad = [task for task, fine in zip(tasks, finite, strict=True) if not fine]
+        if bad:
+            return f"the loss of {', '.join(bad)} is not finite, on images {images},"
+    images = list(chain(*step.images))
+    return f"the gradient is not finite, though the losses are, on images {images},"
