@@ -209,7 +209,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(
         return {name: term * float("nan") for name, term in loss(*arguments).items()}
 
     monkeypatch.setattr(RegressionHead, "loss", poisoned)
-    with pytest.raises(NumericsError, match=r"loss of count is not finite, on images \[\d+, \d+\], at step 0"):
+    with pytest.raises(
+        NumericsError, match=r"loss of count is not finite, on images \[\d+, \d+\], at step 0"
+    ):
         train_from_config(write_config(tmp_path, tiny_coco_root), [], tmp_path / "run")
     assert not (tmp_path / "run/checkpoints/best.pt").exists()
 
