@@ -32,6 +32,11 @@ def parse_arguments() -> argparse.Namespace:
         "--output", type=Path, metavar="DIR", help="run folder (default: runs/<config>-<number>)"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
+    parser.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="with --resume: go on although the config is no longer the checkpoint's",
+    )
     arguments = parser.parse_intermixed_args()
     if arguments.config is None or "=" in arguments.config:
         arguments.overrides = [*([arguments.config] if arguments.config else []), *arguments.overrides]
@@ -47,7 +52,9 @@ def main() -> None:
     arguments = parse_arguments()
     from vision_mtl.commands.train import train_from_config
 
-    train_from_config(arguments.config, arguments.overrides, arguments.output, arguments.resume)
+    train_from_config(
+        arguments.config, arguments.overrides, arguments.output, arguments.resume, arguments.accept_changes
+    )
 
 
 if __name__ == "__main__":

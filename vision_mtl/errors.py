@@ -6,8 +6,10 @@ Nothing here imports torch: tools wrap their `main` in `run_command` before heav
 from __future__ import annotations
 
 import difflib
+import signal
 import sys
 from collections.abc import Callable, Iterable
+from types import FrameType
 
 
 class VisionMTLError(Exception):
@@ -34,6 +36,11 @@ class NumericsError(VisionMTLError):
     """A loss or a prediction that is not finite."""
 
 
+class Interrupted(BaseException):
+    """A signal asks the command to end; its number is the only argument. No `Exception`, so that nothing on
+    the way takes it for a failure."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the closest known word, or an empty string."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
@@ -41,7 +48,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Run a command's `main` and exit with its code; 2 for a `VisionMTLError`, 130 for Ctrl-C."""
+    """Run a command's `main` and exit with its code: 2 for a `VisionMTLError`, 128 + its number for a signal.
+
+    By itself SIGTERM would end Python on the spot, with its loader processes left behind.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    signal.signal(signal.SIGTERM, end)
     try:
         sys.exit(main() or 0)
     except VisionMTLError as error:
@@ -54,3 +69,6 @@ def run_command(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Interrupted as stop:
+        print(f"ended by {signal.Signals(stop.args[0]).name}", file=sys.stderr)
+        sys.exit(128 + stop.args[0])

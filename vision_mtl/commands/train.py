@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,16 +30,16 @@ from vision_mtl.heads.base import LabelInfo
 from vision_mtl.models.multitask import MultiTaskModel, build_model
 from vision_mtl.models.precision import resolve_precision
 from vision_mtl.models.vocabulary import label_infos, label_sources, trained_categories
-from vision_mtl.models.weights import load_weights
+from vision_mtl.models.weights import WeightsReport, load_weights
 from vision_mtl.reporting.tables import heads_table, text
 from vision_mtl.reporting.weights_report import weights_text
 from vision_mtl.training.balancing import Balancer
-from vision_mtl.training.checkpoint import load_checkpoint, save_checkpoint
+from vision_mtl.training.checkpoint import kept_checkpoints, load_checkpoint, save_checkpoint
 from vision_mtl.training.context import evenly_spaced, fit_context
 from vision_mtl.training.engine import train, write_json
 from vision_mtl.training.evaluation import check_best, evaluate
 from vision_mtl.training.log import start_logging
-from vision_mtl.training.run import Run
+from vision_mtl.training.run import LAST, Run
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,34 @@ def make_folder(folder: Path) -> None:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--output '{folder}': cannot make the folder: {error}") from error
+
+
+@contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Hold a run folder against other processes, as long as this one lives at most.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    with (folder / ".lock").open("a") as file:
+        try:
+            lock(file)
+        except OSError as error:
+            raise ConfigError(
+                f"--output '{folder}' is in use by another process; wait for it, or choose another folder"
+            ) from error
+        yield
+
+
+def lock(file: IO[str]) -> None:
+    """Lock an open file for this process alone; raise OSError where another holds it.
+
+    Nothing is done where the system has no such locks.
+    """
+    if importlib.util.find_spec("fcntl") is not None:  # not on Windows
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def seed_everything(seed: int) -> None:
@@ -193,17 +223,32 @@ def learn_context(run: Run, config: Config, train: Sequence[Source], best: dict[
 
 
 def train_from_config(
-    config_path: str, overrides: Sequence[str], output: Path | None = None, resume: bool = False
+    config_path: str,
+    overrides: Sequence[str],
+    output: Path | None = None,
+    resume: bool = False,
+    changed: bool = False,
 ) -> dict[str, Any]:
     """Train as `tools/train.py` does; return the best metrics.
 
+    Args:
+        config_path: YAML file.
+        overrides: `key=value` changes to it.
+        output: run folder; None for the next free one in `runs/`.
+        resume: go on with the run in it.
+        changed: go on although the config has changed.
+
     Raises:
         VisionMTLError: wrong config, data or run folder; before anything is written where possible.
+        Interrupted: SIGTERM or SIGINT came; the run can be resumed.
     """
     config = load_config(config_path, overrides)
     folder = choose_folder(config_path, output, resume)
     start_logging()
     data = open_data(config)
+    if resume and not kept_checkpoints(folder / LAST):
+        logger.info("'%s' has no checkpoint yet: starting from the beginning", folder)
+        resume = False
     device = choose_device(config.training.device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -213,11 +258,26 @@ def train_from_config(
     check_best(model, data.val, config.evaluation.best, config.evaluation.backend)
     run = build_run(config, data, model, device, folder)
     make_folder(folder)  # only now: nothing is written before all of the input has proved good
+    with sole_user(folder):
+        return finish(run, config, data, started_from, resume, changed)
+
+
+def finish(
+    run: Run,
+    config: Config,
+    data: TrainingData,
+    started_from: WeightsReport | None,
+    resume: bool,
+    changed: bool,
+) -> dict[str, Any]:
+    """Train a run from where it stands to its end, in its folder; return the best metrics."""
+    folder = run.folder
     start_logging(folder / "log.txt")
     if started_from is not None:
         logger.info("%s", weights_text(started_from))
     if resume:
-        run.resume()
+        for note in run.resume(changed):
+            logger.warning("%s", note)
         logger.info("going on from step %d of %d", run.progress.step, run.total_steps)
     with whole(folder / "config.yaml") as file:
         file.write_text(yaml.safe_dump(run.identity["config"], sort_keys=False), encoding="utf-8")
@@ -226,9 +286,9 @@ def train_from_config(
         sum(len(source.positions) for source in data.train),
         len(data.val.positions),
         ", ".join(config.heads),
-        sum(p.numel() for p in model.parameters()) / 1e6,
+        sum(p.numel() for p in run.model.parameters()) / 1e6,
         run.total_steps,
-        device,
+        run.device,
         str(run.dtype).removeprefix("torch."),
     )
     best = learn_context(run, config, data.train, train(run))

@@ -119,9 +119,7 @@ def run_trial(recipe: Recipe, output: Path, trial: Trial, weights: Path | None =
         VisionMTLError: of any other kind.
     """
     folder = output / trial.name()
-    resume = (folder / "checkpoints" / "last.pt").exists()
-    if not resume:
-        (folder / "config.yaml").unlink(missing_ok=True)  # interrupted before its first checkpoint
+    resume = (folder / "config.yaml").exists()
     settings = trial_settings(recipe, trial, weights)
     overrides = [*recipe.overrides, *as_overrides(settings)]
     try:

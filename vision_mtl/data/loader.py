@@ -153,6 +153,10 @@ class Loader:
         prefetch: batches that each worker prepares ahead.
         skip_bad: leave out images that cannot be read (counted in `skipped`) instead of stopping.
 
+    Attributes:
+        skipped: path -> why it cannot be read.
+        taken: batches of the last pass so far, those of which no image can be read included.
+
     Raises (while iterating):
         BadImageError: an image cannot be read and `skip_bad` is off.
         DataError: no image could be read, or a worker process died.
@@ -172,6 +176,7 @@ class Loader:
         self.batches = batches
         self.skip_bad = skip_bad
         self.skipped: dict[str, str] = {}
+        self.taken = 0
         self.loader: DataLoader = DataLoader(
             dataset,
             batch_sampler=batches,
@@ -181,6 +186,7 @@ class Loader:
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=start_worker,
+            generator=torch.Generator(),  # a pass draws a number; not from what the network draws from
         )
 
     def __len__(self) -> int:
@@ -188,9 +194,10 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches; with `skip_bad` a batch of which no image can be read is left out too."""
-        read, bad = 0, []
+        read, bad, self.taken = 0, [], 0
         try:
             for batch, bad in self.loader:
+                self.taken += 1
                 self._note(bad)
                 if batch is not None:
                     read += 1

@@ -37,6 +37,9 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         nonfinite: what follows a step whose loss or gradient is not finite, which never changes anything:
             `stop` at the next line of the log, or `skip`: count it and go on.
         nonfinite_limit: steps left out in a run after which `skip` stops all the same.
+        save_minutes: time between checkpoints, beside those at the end of every epoch; 0 for no others.
+        save_steps: optimiser steps between checkpoints; 0 for no others.
+        keep: how many of the last checkpoints to keep, beside the best.
         log_every: optimiser steps between lines of `metrics.jsonl`.
         conflict_every: optimiser steps between looks at whether the tasks pull the trunk the same way, each
             at the cost of a backward pass of the trunk per task; 0 for never.
@@ -63,6 +66,9 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     patience: int | None = None
     nonfinite: Literal["stop", "skip"] = "stop"
     nonfinite_limit: int = 20
+    save_minutes: float = 10.0
+    save_steps: int = 0
+    keep: int = 2
     log_every: int = 20
     conflict_every: int = 100
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -72,6 +78,7 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         limits = {"epochs": 1, "accumulate": 1, "log_every": 1, "warmup_steps": 0, "seed": 0}
         limits |= {"clip": 0, "weight_decay": 0, "momentum": 0, "trunk_lr_factor": 0}
         limits |= {"heads_first_epochs": 0, "conflict_every": 0, "nonfinite_limit": 0}
+        limits |= {"save_minutes": 0, "save_steps": 0, "keep": 1}
         for name, least in limits.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"training.{name}: found {getattr(self, name)}, expected at least {least}")

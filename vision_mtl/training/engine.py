@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from vision_mtl.structures import Batch
 from vision_mtl.training.checkpoint import load_checkpoint
 from vision_mtl.training.conflict import KIND, read_conflict, summarize_conflict
 from vision_mtl.training.evaluation import Evaluation, evaluate, headline
+from vision_mtl.training.interrupt import Stop, deferred_signals, leave_if
 from vision_mtl.training.log import MetricsLog
 from vision_mtl.training.numerics import check_finite, mean_losses
 from vision_mtl.training.optim import learning_rate_factor, set_learning_rate
 from vision_mtl.training.run import Progress, Run
-from vision_mtl.training.step import Step, optimizer_step
+from vision_mtl.training.step import optimizer_step
 
 logger = logging.getLogger(__name__)
 
@@ -37,29 +38,26 @@ def train(run: Run) -> dict[str, Any]:
     Raises:
         NumericsError: a loss or gradient was not finite; the last checkpoint stays as it was.
         BadImageError: an image turned out to be damaged.
+        Interrupted: SIGTERM or SIGINT came; the last checkpoint is of the step that was taken last.
     """
     progress = run.progress
-    log = MetricsLog(run.folder, keep_until=progress.step)
+    log = MetricsLog(run.folder, progress.lines, progress.step)
     started = time.perf_counter()
-    with progress_bar() as bars:
+    with deferred_signals() as stop, progress_bar() as bars:
         bar = bars.add_task("training", total=run.total_steps, completed=progress.step, note="")
         try:
-            while progress.step < run.total_steps:
-                run.batches.epoch = progress.epoch
-                train_epoch(run, log, lambda note: bars.update(bar, completed=progress.step, note=note))
-                progress.epoch += 1
-                if run.train.skipped:
-                    logger.warning("%d images left out, unreadable so far", len(run.train.skipped))
-                finished = progress.step >= run.total_steps
-                stop = False
-                if finished or progress.epoch % run.evaluation.every == 0:
-                    stop = judge(run, log, started)
-                run.save("last")
-                if stop:
-                    logger.info("no better for %d evaluations: training stops early", progress.since_best)
+            while True:
+                if progress.evaluate:
+                    judge(run, log, started, stop)
+                    progress.evaluate, progress.lines = False, log.lines
+                    run.save()
+                if progress.step >= run.total_steps or run.out_of_patience():
                     break
+                train_epoch(run, log, stop, lambda note: bars.update(bar, completed=progress.step, note=note))
         finally:
             log.close()
+    if run.out_of_patience():
+        logger.info("no better for %d evaluations: training stopped early", progress.since_best)
     best = load_checkpoint(run.folder / "checkpoints" / "best.pt")["metrics"]
     best |= {"training_seconds": round(progress.seconds, 2), **report_conflict(run, log)}
     write_json(run.folder / "metrics.json", best)
@@ -78,55 +76,99 @@ def report_conflict(run: Run, log: MetricsLog) -> dict[str, Any]:
     return {"conflict": msgspec.to_builtins(conflict)}
 
 
-def train_epoch(run: Run, log: MetricsLog, show: Callable[[str], None]) -> None:
-    """Take the optimiser steps of one epoch."""
+class Pace:
+    """Images per second between lines of the log."""
+
+    def __init__(self) -> None:
+        self.images, self.since = 0, time.perf_counter()
+
+    def rate(self) -> float:
+        """Return the rate since the last call, and begin again."""
+        now = time.perf_counter()
+        rate = self.images / (now - self.since)
+        self.images, self.since = 0, now
+        return rate
+
+
+def train_epoch(run: Run, log: MetricsLog, stop: Stop, show: Callable[[str], None]) -> None:
+    """Take the optimiser steps of the epoch that has begun, from its batch `progress.batch` on, and save.
+
+    Raises:
+        Interrupted: a signal came; what has been done is saved.
+    """
     config, progress = run.training, run.progress
     run.model.trunk.hold(progress.epoch < config.heads_first_epochs)
     run.model.train()
+    run.batches.epoch, run.batches.start = progress.epoch, progress.batch
     parts: list[Batch] = []
-    recent: list[Step] = []
-    started = since = time.perf_counter()
-    images = 0
-    remaining = len(run.batches)
+    pace = Pace()
+    mark = saved = time.perf_counter()
+
+    def step() -> None:
+        nonlocal mark
+        if note := take_step(run, log, parts, pace):
+            show(note)
+        parts.clear()
+        progress.batch = run.batches.start + run.train.taken
+        mark, before = time.perf_counter(), mark
+        progress.seconds += mark - before
+
     for batch in run.train:
         parts.append(batch)
-        images += len(batch.metas)
-        remaining -= 1
-        if len(parts) < config.accumulate and remaining:
-            continue
-        lr = config.lr * learning_rate_factor(progress.step, run.total_steps, config)
-        set_learning_rate(run.optimizer, lr)
-        compare = config.conflict_every > 0 and progress.step % config.conflict_every == 0
-        recent.append(optimizer_step(run, parts, compare))
-        parts = []
-        progress.step += 1
-        if (conflict := recent[-1].conflict) is not None:
-            log.write(progress.step, KIND, conflict)
-        finished = progress.step >= run.total_steps
-        if progress.step % config.log_every == 0 or finished:
-            check_finite(run, recent)
-            losses = mean_losses(recent)
-            rate = images / (time.perf_counter() - since)
-            log.write(
-                progress.step,
-                "train",
-                {"epoch": progress.epoch, "lr": lr, "losses": losses, "images_per_second": round(rate, 2)},
-            )
-            totals = "  ".join(f"{name} {sum(terms.values()):.3f}" for name, terms in losses.items())
-            show(f"{totals}  lr {lr:.1e}  {rate:.1f} images/s")
-            since, images, recent = time.perf_counter(), 0, []
-        if finished:
-            break
-    check_finite(run, recent)
+        pace.images += len(batch.metas)
+        if len(parts) == config.accumulate:
+            step()
+            if progress.step >= run.total_steps:
+                break
+            long_ago = config.save_minutes and mark - saved > 60 * config.save_minutes
+            if long_ago or (config.save_steps and progress.step % config.save_steps == 0):
+                run.save()
+                saved = time.perf_counter()
+        leave_if(stop, run.save)
+    if parts:
+        step()
+    check_finite(run)
     run.balancer.end_epoch()
-    progress.seconds += time.perf_counter() - started
+    if run.train.skipped:
+        logger.warning("%d images left out, unreadable so far", len(run.train.skipped))
+    progress.epoch, progress.batch = progress.epoch + 1, 0
+    progress.evaluate = progress.step >= run.total_steps or progress.epoch % run.evaluation.every == 0
+    run.save()
+    leave_if(stop)
 
 
-def judge(run: Run, log: MetricsLog, started: float) -> bool:
-    """Evaluate the averaged weights, keep them if they are the best; return whether to stop early."""
+def take_step(run: Run, log: MetricsLog, parts: Sequence[Batch], pace: Pace) -> str | None:
+    """Take one optimiser step; return a note for the terminal where a line of the log was due."""
+    config, progress = run.training, run.progress
+    lr = config.lr * learning_rate_factor(progress.step, run.total_steps, config)
+    set_learning_rate(run.optimizer, lr)
+    compare = config.conflict_every > 0 and progress.step % config.conflict_every == 0
+    run.recent.append(optimizer_step(run, parts, compare))
+    progress.step += 1
+    if (conflict := run.recent[-1].conflict) is not None:
+        log.write(progress.step, KIND, conflict)
+    note = None
+    if progress.step % config.log_every == 0 or progress.step >= run.total_steps:
+        check_finite(run)
+        losses, rate = mean_losses(run.recent), pace.rate()
+        values = {"epoch": progress.epoch, "lr": lr, "losses": losses, "images_per_second": round(rate, 2)}
+        log.write(progress.step, "train", values)
+        run.recent.clear()
+        totals = "  ".join(f"{name} {sum(terms.values()):.3f}" for name, terms in losses.items())
+        note = f"{totals}  lr {lr:.1e}  {rate:.1f} images/s"
+    progress.lines = log.lines
+    return note
+
+
+def judge(run: Run, log: MetricsLog, started: float, stop: Stop) -> None:
+    """Evaluate the averaged weights, and keep them if they are the best.
+
+    Raises:
+        Interrupted: a signal came; the evaluation will be made again.
+    """
     progress = run.progress
     result = evaluate(
-        run.average.model, run.val, run.val_source, run.device, run.dtype, run.evaluation.backend
+        run.average.model, run.val, run.val_source, run.device, run.dtype, run.evaluation.backend, stop
     )
     score = headline(run.model, result.heads, run.evaluation.best)
     metrics = describe_evaluation(result, progress)
@@ -142,7 +184,6 @@ def judge(run: Run, log: MetricsLog, started: float) -> bool:
         write_json(run.folder / "metrics.json", metrics)
     else:
         progress.since_best += 1
-    return run.training.patience is not None and progress.since_best >= run.training.patience
 
 
 def describe_evaluation(result: Evaluation, progress: Progress) -> dict[str, Any]:

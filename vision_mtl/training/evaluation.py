@@ -18,6 +18,7 @@ from vision_mtl.models.folding import for_inference
 from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.models.precision import mixed_precision
 from vision_mtl.progress import progress_bar
+from vision_mtl.training.interrupt import Stop, leave_if, never
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,15 @@ def evaluate(
     device: torch.device,
     dtype: torch.dtype,
     backend: Backend,
+    stop: Stop = never,
 ) -> Evaluation:
     """Evaluate `model` (put into evaluation mode) on all images of `source`.
 
     The truth comes from the source's annotations and labels, never from what the loader made of them.
     Random draws in the losses (of two-stage heads) are the same each time, and leave training's as they were.
+
+    Raises:
+        Interrupted: `stop` returned a signal.
     """
     started = time.perf_counter()
     model = for_inference(model.eval(), dtype)
@@ -115,6 +120,7 @@ def evaluate(
                 sums[name] += float(torch.stack(list(losses[name].values())).sum()) * labelled[name]
                 counts[name] += labelled[name]
             progress.advance(bar)
+            leave_if(stop)
     heads = {name: metric.compute() for name, metric in metrics.items()}
     means = {name: sums[name] / counts[name] if counts[name] else None for name in sums}
     return Evaluation(heads, means, metrics, images, time.perf_counter() - started, dict(loader.skipped))

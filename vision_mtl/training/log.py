@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vision_mtl.files import whole
+
 
 def start_logging(file: Path | None = None) -> None:
     """Send the package's log to the terminal and, if given, to a file with times."""
@@ -34,27 +36,34 @@ class MetricsLog:
 
     Args:
         folder: the run folder.
-        keep_until: when a run resumes, lines of later steps are dropped: they will be written again.
+        lines: when a run resumes, those that its checkpoint knows of: later ones will be written again.
+        step: optimiser steps that it has done.
+
+    Attributes:
+        path: the file.
+        lines: that it has.
     """
 
-    def __init__(self, folder: Path, keep_until: int = 0) -> None:
+    def __init__(self, folder: Path, lines: int = 0, step: int = 0) -> None:
         self.path = folder / "metrics.jsonl"
         kept = []
-        if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line and json.loads(line)["step"] <= keep_until]
-        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        if lines and self.path.exists():
+            kept = self.path.read_text(encoding="utf-8").splitlines()[:lines]
+        with whole(self.path) as file:
+            file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self.lines = len(kept)
         self.events: Any = None
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=keep_until or None)
+            self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=step or None)
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Append one line; numbers that are not finite are written as null."""
         line = {"step": step, "kind": kind, **_finite(values)}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        self.lines += 1
         if self.events is not None:
             for name, value in _flat(values):
                 self.events.add_scalar(f"{kind}/{name}", value, step)

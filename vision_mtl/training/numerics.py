@@ -9,8 +9,7 @@ from itertools import chain
 import torch
 
 from vision_mtl.errors import NumericsError
-from vision_mtl.training.run import Run
-from vision_mtl.training.step import Step
+from vision_mtl.training.run import Run, Step
 
 logger = logging.getLogger(__name__)
 
@@ -30,20 +29,18 @@ def mean_losses(steps: Sequence[Step]) -> dict[str, dict[str, float]]:
     return found
 
 
-def check_finite(run: Run, steps: Sequence[Step]) -> None:
-    """Stop, or count and go on, where one of the run's last steps was left out.
+def check_finite(run: Run) -> None:
+    """Stop, or count and go on, where a step since the last look was left out.
 
     Raises:
         NumericsError: `training.nonfinite` is `stop`, or more steps were left out than it allows.
     """
-    if not steps:
-        return
     config, progress = run.training, run.progress
-    taken = torch.stack([step.taken for step in steps]).tolist()
-    for i, step in enumerate(steps):
-        if taken[i]:
+    steps = run.recent[len(run.recent) - (progress.step - progress.checked) :]
+    first, progress.checked = progress.checked, progress.step
+    for number, step in enumerate(steps, first):
+        if step.taken:
             continue
-        number = progress.step - len(steps) + i
         found = describe_fault(step, list(run.balancer.weights))
         progress.left_out += 1
         advice = "resume from the last checkpoint with a lower training.lr, or training.precision=fp32"

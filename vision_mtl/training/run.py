@@ -4,20 +4,50 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from vision_mtl.data.dataset import Source
 from vision_mtl.data.loader import Loader, TrainingBatches
 from vision_mtl.errors import CheckpointError
 from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.training.balancing import Balancer
-from vision_mtl.training.checkpoint import load_checkpoint, save_checkpoint
+from vision_mtl.training.checkpoint import newest_intact, save_checkpoint
 from vision_mtl.training.config import EvaluationConfig, TrainingConfig
 from vision_mtl.training.optim import AveragedModel, build_optimizer, parameter_groups
 
-FREE_TO_CHANGE = ("data.workers:", "data.prefetch:")  # what does not change a result may change on resuming
+Losses = dict[str, dict[str, Tensor]]  # head -> term -> loss ()
+LAST, BEST = Path("checkpoints/last.pt"), Path("checkpoints/best.pt")  # in the run folder
+FREE_TO_CHANGE = tuple(  # what does not change a result may change on resuming
+    f"{key}:"
+    for key in (
+        "data.workers",
+        "data.prefetch",
+        "training.keep",
+        "training.save_minutes",
+        "training.save_steps",
+    )
+)
+
+
+class Step(NamedTuple):
+    """What an optimiser step found, still on the device.
+
+    Attributes:
+        losses: of the last batch.
+        finite: (parts, T) bool, whether each accumulated batch's loss of each of the T tasks is finite.
+        taken: () bool, whether those and the gradient are; if not, the step has changed nothing.
+        images: the image ids of each part.
+        conflict: the tasks' gradients on the trunk compared, None where there is nothing to compare.
+    """
+
+    losses: Losses
+    finite: Tensor
+    taken: Tensor
+    images: list[list[int]]
+    conflict: dict[str, Any] | None
 
 
 @dataclass
@@ -27,19 +57,27 @@ class Progress:
     Attributes:
         step: optimiser steps done.
         epoch: epochs done.
+        batch: batches of the epoch that has begun that are done, those without a readable image included.
+        evaluate: whether the epoch that is done has still to be judged.
+        lines: of metrics.jsonl.
         best: highest headline so far; minus infinity before the first evaluation.
         best_step: the step it was reached at.
         since_best: evaluations since then.
         seconds: spent in training so far, evaluations and pauses left out.
-        left_out: steps that changed nothing, since their numbers were not finite.
+        checked: steps of which it is known whether their numbers were finite.
+        left_out: steps that changed nothing, since they were not.
     """
 
     step: int = 0
     epoch: int = 0
+    batch: int = 0
+    evaluate: bool = False
+    lines: int = 0
     best: float = float("-inf")
     best_step: int = 0
     since_best: int = 0
     seconds: float = 0.0
+    checked: int = 0
     left_out: int = 0
 
 
@@ -61,6 +99,8 @@ class Run:
         dtype: what its forward pass runs in.
         identity: what a checkpoint says beside weights: config, labels, versions; plain types.
         lr_factors: head -> learning-rate factor.
+        progress: where it stands.
+        recent: the steps since the last line of the log.
     """
 
     folder: Path
@@ -77,6 +117,7 @@ class Run:
     identity: dict[str, Any]
     lr_factors: dict[str, float]
     progress: Progress = field(default_factory=Progress)
+    recent: list[Step] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         groups = parameter_groups(self.model, self.balancer, self.training, self.lr_factors)
@@ -85,19 +126,23 @@ class Run:
         steps = -(-len(self.batches) // self.training.accumulate)
         self.total_steps = min(steps * self.training.epochs, self.training.max_steps or 2**62)
 
-    def save(self, name: str) -> None:
-        """Write `checkpoints/<name>.pt`: all state, so that training can go on from it."""
+    def save(self) -> None:
+        """Write `checkpoints/last.pt`: all state, so that training can go on from it as if nothing had been.
+
+        Of what it was before, `training.keep` files in all are kept.
+        """
         state = {
             **self.identity,
             "progress": vars(self.progress),
+            "recent": [step._asdict() for step in self.recent],
             "model": self.model.state_dict(),
             "average": self.average.model.state_dict(),
             "updates": self.average.updates,
             "optimizer": self.optimizer.state_dict(),
             "balancer": self.balancer.state_dict(),
-            "generator": torch.get_rng_state(),
+            "generators": generators(),
         }
-        save_checkpoint(state, self.folder / "checkpoints" / f"{name}.pt")
+        save_checkpoint(state, self.folder / LAST, self.training.keep)
 
     def save_best(self, metrics: dict[str, Any]) -> None:
         """Write `checkpoints/best.pt`: the averaged weights alone, and their metrics."""
@@ -107,33 +152,58 @@ class Run:
             "average": self.average.model.state_dict(),
             "metrics": metrics,
         }
-        save_checkpoint(state, self.folder / "checkpoints" / "best.pt")
+        save_checkpoint(state, self.folder / BEST)
 
-    def resume(self) -> None:
-        """Take up the state of `checkpoints/last.pt`.
+    def out_of_patience(self) -> bool:
+        """Return whether so many evaluations brought nothing better that training is over."""
+        patience = self.training.patience
+        return patience is not None and self.progress.since_best >= patience
+
+    def resume(self, changed: bool = False) -> list[str]:
+        """Take up the state of the newest checkpoint that is intact.
+
+        Args:
+            changed: go on although the config is another one than the checkpoint's.
+
+        Returns:
+            what is wrong with each newer one, and what of the config has changed.
 
         Raises:
-            CheckpointError: it is missing, damaged, or of another config.
+            CheckpointError: there is none, or it is of another config.
         """
-        path = self.folder / "checkpoints" / "last.pt"
-        state = load_checkpoint(path)
-        changed = [
+        state, path, notes = newest_intact(self.folder / LAST)
+        lines = [
             line
             for line in sorted(differences(state["config"], self.identity["config"]))
             if not line.startswith(FREE_TO_CHANGE)
         ]
-        if changed:
+        if lines and not changed:
             raise CheckpointError(
-                f"'{path}' was trained with another config: {'; '.join(changed[:10])}. Resume with the run's "
-                "own config.yaml, or start a new run in another --output"
+                f"'{path}' was trained with another config: {'; '.join(lines[:10])}. Resume with the run's "
+                "own config.yaml, add --accept-changes, or start a new run in another --output"
             )
         self.progress = Progress(**state["progress"])
+        self.recent = [Step(**step) for step in state["recent"]]
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
         self.average.updates = state["updates"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.balancer.load_state_dict(state["balancer"])
-        torch.set_rng_state(state["generator"])
+        set_generators(state["generators"])
+        return [*notes, *lines]
+
+
+def generators() -> dict[str, Any]:
+    """Return the states of the random generators that training draws from, of this process."""
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": devices}
+
+
+def set_generators(states: dict[str, Any]) -> None:
+    """Set the generators to states that `generators` returned; those of GPUs as far as there are any."""
+    torch.set_rng_state(states["cpu"])
+    for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, device)
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,27 +17,7 @@ from vision_mtl.models.precision import mixed_precision
 from vision_mtl.structures import Batch
 from vision_mtl.training.balancing import Shares, label_shares
 from vision_mtl.training.conflict import measure_conflict
-from vision_mtl.training.run import Run
-
-Losses = dict[str, dict[str, Tensor]]  # head -> term -> loss ()
-
-
-class Step(NamedTuple):
-    """What an optimiser step found, still on the device.
-
-    Attributes:
-        losses: of the last batch.
-        finite: (parts, T) bool, whether each accumulated batch's loss of each of the T tasks is finite.
-        taken: () bool, whether those and the gradient are; if not, the step has changed nothing.
-        images: the image ids of each part.
-        conflict: the tasks' gradients on the trunk compared, None where there is nothing to compare.
-    """
-
-    losses: Losses
-    finite: Tensor
-    taken: Tensor
-    images: list[list[int]]
-    conflict: dict[str, Any] | None
+from vision_mtl.training.run import Losses, Run, Step
 
 
 def optimizer_step(run: Run, batches: Sequence[Batch], compare: bool = False) -> Step:
