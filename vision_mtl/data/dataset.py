@@ -6,6 +6,7 @@ import logging
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -14,13 +15,14 @@ import torch
 from torch import Tensor
 
 from vision_mtl.data.annotations import AnnotationIndex, Objects
-from vision_mtl.data.augment import Augmentation, resize_image, target_size
+from vision_mtl.data.augment import Augmentation
 from vision_mtl.data.categories import ClassMap
 from vision_mtl.data.config import DataConfig, ResizeConfig
-from vision_mtl.data.images import BadImageError, ImageSource
+from vision_mtl.data.images import BadImageError, Decoded, ImageSource, Needs
 from vision_mtl.data.labels import HeadLabels
 from vision_mtl.data.mixing import Mixing, Picture
 from vision_mtl.data.multi_scale import MultiScale
+from vision_mtl.data.window import resize_image, target_size
 from vision_mtl.structures import Batch, ImageMeta
 
 Key = tuple[int, int, int]  # (image, epoch, position in the epoch)
@@ -59,21 +61,28 @@ class Source:
         """What predictions are judged by: without objects where the file is not about the detection head."""
         return self.index if self.has_boxes else self.index.without_objects()
 
-    def read(self, at: int) -> Picture:
-        """Return the image at position `at` of the index, (H, W, 3) uint8, and its objects; those of
-        categories that are not trained have the class -1.
+    def size(self, at: int) -> tuple[int, int]:
+        """Return the annotated (height, width) of the image at position `at` of the index."""
+        height, width = self.index.sizes[at].tolist()
+        return height, width
+
+    def objects(self, at: int) -> Objects:
+        """Return the image's objects in its own pixels; of categories that are not trained with class -1."""
+        return self.classes.of(self.index.objects(at))
+
+    def read(self, at: int, needs: Needs | None = None) -> Decoded:
+        """Return the image at position `at` of the index, at reduced scale if `needs` allows it.
 
         Raises:
             BadImageError: it cannot be decoded, or its size is not the annotated one.
         """
-        image = self.images.read(at)
-        height, width = image.shape[:2]
-        if (height, width) != tuple(self.index.sizes[at]):
-            stated = "x".join(str(side) for side in self.index.sizes[at][::-1])
+        decoded, (height, width) = self.images.read(at, needs), self.size(at)
+        if decoded.size != (height, width):
+            found = f"{decoded.size[1]}x{decoded.size[0]}"
             raise BadImageError(
-                self.images.path(at), f"is {width}x{height}, but {self.index.path} says {stated}"
+                self.images.path(at), f"is {found}, but {self.index.path} says {width}x{height}"
             )
-        return image, self.classes.of(self.index.objects(at))
+        return decoded
 
 
 @dataclass(frozen=True)
@@ -155,49 +164,57 @@ class Dataset(torch.utils.data.Dataset):
     def __getitem__(self, key: Key) -> Sample | BadImageError:
         i, epoch, position = key
         source, at = self.locate(i)
+        height, width = source.size(at)
         try:
             if self.augmentation is None:
-                image, objects = self._resized(source.read(at))
+                (image, objects), scale = self._resized(source, at)
                 labels = {name: head.targets[at] for name, head in source.labels.items()}
             else:
                 (image, objects), mixed = self._augmented(source, at, epoch, position)
+                scale = (width / image.shape[1], height / image.shape[0])
                 labels = {
                     name: _label_after(head, at, objects, mixed) for name, head in source.labels.items()
                 }
         except BadImageError as error:
             return error
-        height, width = (int(side) for side in source.index.sizes[at])
         meta = ImageMeta(
             image_id=int(source.index.image_ids[at]),
             path=source.images.path(at),
             size=(height, width),
-            scale=(width / image.shape[1], height / image.shape[0]),
+            scale=scale,
         )
         annotated = source.annotated if self.partial else None
         return Sample(image, objects, source.has_boxes, labels, meta, annotated)
 
-    def _resized(self, picture: Picture) -> Picture:
-        image, objects = picture
-        height, width = image.shape[:2]
-        image = resize_image(image, target_size(height, width, self.resize))
+    def _resized(self, source: Source, at: int) -> tuple[Picture, tuple[float, float]]:
+        """Return the image at `at` at the evaluation size, and `ImageMeta.scale`."""
+        decoded = source.read(at, partial(target_size, resize=self.resize))
+        image = resize_image(decoded.pixels, target_size(*decoded.size, self.resize))
+        height, width = decoded.span
         factors = np.array([image.shape[1] / width, image.shape[0] / height] * 2, np.float32)
-        return image, Objects(objects.boxes * factors, objects.classes, objects.crowd)
+        objects = source.objects(at)
+        objects = Objects(objects.boxes * factors, objects.classes, objects.crowd)
+        return (image, objects), (width / image.shape[1], height / image.shape[0])
 
     def _augmented(self, source: Source, at: int, epoch: int, position: int) -> tuple[Picture, bool]:
         """Return the image at `at` augmented, and whether it was mixed with others."""
         chosen, seed = self.augmentation, (self.seed, epoch, position)
         augmentation = chosen.of_batch(*seed) if isinstance(chosen, MultiScale) else chosen
         assert augmentation is not None
-        alone = augmentation(*source.read(at), seed)[:2]
+
+        def read(at: int, seed: tuple[int, ...]) -> Picture:
+            reader = partial(source.read, at)
+            return augmentation.read(reader, source.size(at), source.objects(at), seed)[:2]
+
+        alone = read(at, seed)
         if self.mixing is None:
             return alone, False
         generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(MIXING,)))
 
         def partner(number: int) -> Picture:
-            return augmentation(*source.read(int(generator.choice(source.positions))), (*seed, number))[:2]
+            return read(int(generator.choice(source.positions)), (*seed, number))
 
-        height, width = source.index.sizes[at].tolist()
-        window = target_size(height, width, augmentation.resize)
+        window = target_size(*source.size(at), augmentation.resize)
         picture = self.mixing(alone, partner, window, epoch, generator)
         return picture, picture is not alone
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from vision_mtl.data.augment import target_size
 from vision_mtl.data.config import DataConfig, ResizeConfig
 from vision_mtl.data.dataset import Dataset, Key, collate, padded
 from vision_mtl.data.images import BadImageError
 from vision_mtl.data.sampling import draw_images, epoch_length, repeat_factors, source_factors
+from vision_mtl.data.window import target_size
 from vision_mtl.errors import DataError
 from vision_mtl.structures import Batch
 
