@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -263,6 +264,7 @@ def collate(samples: Sequence[Sample | BadImageError]) -> tuple[Batch | None, li
     """Pad samples right and bottom to one batch; also return the images that could not be read.
 
     The batch is None when no sample is left. Objects of categories that are not trained are left out.
+    Every pixel is copied once: in a loader process to where the main process reads it.
     """
     bad = [sample for sample in samples if isinstance(sample, BadImageError)]
     good = [sample for sample in samples if isinstance(sample, Sample)]
@@ -272,12 +274,15 @@ def collate(samples: Sequence[Sample | BadImageError]) -> tuple[Batch | None, li
     height, width = (padded(int(side)) for side in sizes.max(0).values)
     found = [_of_trained_classes(sample.objects) for sample in good]
     slots = max(len(objects.boxes) for objects in found)
-    images = torch.zeros((len(good), height, width, 3), dtype=torch.uint8)
+    images = _image_memory((len(good), height, width, 3))
     boxes = torch.zeros((len(good), slots, 4))
     classes = torch.full((len(good), slots), -1)
     ignore = torch.zeros((len(good), slots), dtype=torch.bool)
     for row, (sample, objects) in enumerate(zip(good, found, strict=True)):
-        images[row, : sizes[row, 0], : sizes[row, 1]] = torch.from_numpy(sample.image)
+        rows, columns = sample.image.shape[:2]
+        images[row, :rows, :columns] = torch.from_numpy(sample.image)
+        images[row, :rows, columns:] = 0
+        images[row, rows:] = 0
         count = len(objects.boxes)
         boxes[row, :count] = torch.from_numpy(objects.boxes)
         classes[row, :count] = torch.from_numpy(objects.classes)
@@ -300,6 +305,14 @@ def collate(samples: Sequence[Sample | BadImageError]) -> tuple[Batch | None, li
         annotated=torch.from_numpy(np.stack(annotated)) if annotated else None,
     )
     return batch, bad
+
+
+def _image_memory(shape: tuple[int, ...]) -> Tensor:
+    """Return uint8 memory with anything in it; of a loader process, memory shared with the main one."""
+    if torch.utils.data.get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate function has it
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 def _of_trained_classes(objects: Objects) -> Objects:
