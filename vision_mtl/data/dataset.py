@@ -6,7 +6,7 @@ import logging
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -252,7 +252,11 @@ def training_dataset(data: DataConfig, sources: Sequence[Source], seed: int, epo
                 data.mix.last_epochs_without,
                 epochs,
             )
-    return Dataset(sources, data.resize, augmentation, seed, mixing)
+    lean = [
+        replace(source, labels={name: head.of_augmented() for name, head in source.labels.items()})
+        for source in sources
+    ]
+    return Dataset(lean, data.resize, augmentation, seed, mixing)
 
 
 def padded(side: int) -> int:

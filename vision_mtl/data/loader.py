@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -168,6 +169,7 @@ def start_worker(worker: int) -> None:
         os.dup2(nowhere.fileno(), 2)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    gc.freeze()  # a collection writes to every inherited object, and so copies the pages that are shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
