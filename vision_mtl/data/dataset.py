@@ -23,7 +23,7 @@ from vision_mtl.data.images import BadImageError, Decoded, ImageSource, Needs
 from vision_mtl.data.labels import HeadLabels
 from vision_mtl.data.mixing import Mixing, Picture
 from vision_mtl.data.multi_scale import MultiScale
-from vision_mtl.data.window import resize_image, target_size
+from vision_mtl.data.window import resize_decoded, target_size
 from vision_mtl.structures import Batch, ImageMeta
 
 Key = tuple[int, int, int]  # (image, epoch, position in the epoch)
@@ -190,12 +190,10 @@ class Dataset(torch.utils.data.Dataset):
     def _resized(self, source: Source, at: int) -> tuple[Picture, tuple[float, float]]:
         """Return the image at `at` at the evaluation size, and `ImageMeta.scale`."""
         decoded = source.read(at, partial(target_size, resize=self.resize))
-        image = resize_image(decoded.pixels, target_size(*decoded.size, self.resize))
-        height, width = decoded.span
-        factors = np.array([image.shape[1] / width, image.shape[0] / height] * 2, np.float32)
+        image, scale = resize_decoded(decoded, self.resize)
         objects = source.objects(at)
-        objects = Objects(objects.boxes * factors, objects.classes, objects.crowd)
-        return (image, objects), (width / image.shape[1], height / image.shape[0])
+        boxes = objects.boxes * np.array([1 / scale[0], 1 / scale[1]] * 2, np.float32)
+        return (image, Objects(boxes, objects.classes, objects.crowd)), scale
 
     def _augmented(self, source: Source, at: int, epoch: int, position: int) -> tuple[Picture, bool]:
         """Return the image at `at` augmented, and whether it was mixed with others."""

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from vision_mtl.data.config import ResizeConfig
+from vision_mtl.data.decode import Decoded
 
 
 def target_size(height: int, width: int, resize: ResizeConfig) -> tuple[int, int]:
@@ -22,6 +23,13 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return image
     shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resize_decoded(decoded: Decoded, resize: ResizeConfig) -> tuple[np.ndarray, tuple[float, float]]:
+    """Return an image at the evaluation size, and the (x, y) factors from there to its own pixels."""
+    image = resize_image(decoded.pixels, target_size(*decoded.size, resize))
+    height, width = decoded.span
+    return image, (width / image.shape[1], height / image.shape[0])
 
 
 @dataclass(frozen=True)
