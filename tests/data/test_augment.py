@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from vision_mtl.data.annotations import Objects
-from vision_mtl.data.augment import TRANSFORMS, Augmentation, target_size
+from vision_mtl.data.augment import TRANSFORMS, Augmentation
 from vision_mtl.data.color import RGB_TO_YIQ, change_colors
 from vision_mtl.data.config import ResizeConfig, default_augment
+from vision_mtl.data.window import target_size
 from vision_mtl.errors import ConfigError
 
 from .helpers import objects

@@ -12,13 +12,14 @@ from PIL import Image
 
 from vision_mtl.data import decode
 from vision_mtl.data.annotations import AnnotationIndex, read_annotations
-from vision_mtl.data.augment import Augmentation, resize_image, target_size
+from vision_mtl.data.augment import Augmentation
 from vision_mtl.data.categories import map_classes
 from vision_mtl.data.config import DataConfig, MixConfig, ResizeConfig, SourceConfig, default_augment
 from vision_mtl.data.dataset import Dataset, Source
 from vision_mtl.data.images import BadImageError, FolderImages, read_image, read_reduced
 from vision_mtl.data.mixing import Mixing
 from vision_mtl.data.sources import open_sources
+from vision_mtl.data.window import resize_image, target_size
 
 from .helpers import write_coco
 from .image_files import ODD_IMAGES, encoded, exif, photo

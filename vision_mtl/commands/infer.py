@@ -73,6 +73,7 @@ def infer_with_checkpoint(
         batch_size=config.data.eval_batch_size,
         workers=config.data.workers,
         max_pixels=config.data.max_pixels,
+        reduced=config.data.reduced_decoding,
     )
     detectors = [name for name, head in config.heads.items() if head.label_source() is None]
     classes = {category: i for name in detectors for i, category in enumerate(trained.labels[name].ids)}

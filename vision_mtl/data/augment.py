@@ -18,13 +18,11 @@ from vision_mtl.data.annotations import Objects
 from vision_mtl.data.color import change_colors
 from vision_mtl.data.config import ResizeConfig
 from vision_mtl.data.decode import Decoded, Needs
-from vision_mtl.data.window import Window, resize_image, target_size
+from vision_mtl.data.window import Window, target_size
 from vision_mtl.errors import ConfigError, nearest
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # its import otherwise asks the network for a newer release
 import albumentations as A
-
-__all__ = ["TRANSFORMS", "Augmentation", "build_transforms", "resize_image", "target_size"]
 
 _ALBUMENTATIONS = """
     AdditiveNoise Affine AutoContrast BBoxSafeRandomCrop Blur CLAHE ChannelShuffle D4 Defocus Downscale
