@@ -87,6 +87,7 @@ def _annotations(
                 outline = f"[[{', '.join(['%.2f'] * (2 * points[i])) % tuple(polygon.ravel().tolist())}]]"
             yield (
                 f'{{"segmentation": {outline}, "area": {0.6 * width * height:.4f}, '
-                f'"iscrowd": {int(crowds[i])}, "image_id": {owners[start + i]}, "bbox": [{x}, {y}, {width}, {height}], '
+                f'"iscrowd": {int(crowds[i])}, "image_id": {owners[start + i]}, '
+                f'"bbox": [{x}, {y}, {width}, {height}], '
                 f'"category_id": {chosen[i]}, "id": {start + i + 1}}}'
             )

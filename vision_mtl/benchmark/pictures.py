@@ -42,7 +42,7 @@ def draw_objects(picture: np.ndarray, boxes: np.ndarray, rng: np.random.Generato
 
 
 def draw_boxes(count: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Return (count, 4) xywh inside the picture, sides from a 12th of it to most of it, small ones likelier."""
+    """Return (count, 4) xywh inside the picture: sides from a 12th to 0.8 of its own, small ones likelier."""
     sides = np.exp(rng.uniform(np.log(1 / 12), np.log(0.8), (count, 2))) * [width, height]
     sides = np.maximum(sides, 4)
     corners = rng.uniform(0, 1, (count, 2)) * ([width, height] - sides)

@@ -31,7 +31,7 @@ def read_ours(path: str, cache: str) -> Usage:
 
 
 def worker_of_peer(path: str) -> float:
-    """Return the megabytes of its own of a worker that has seen every image's annotations, as CocoDetection."""
+    """Return the megabytes of its own of a worker that has seen all annotations, as CocoDetection does."""
     coco = _open_peer(path)
 
     def touch() -> None:
@@ -55,9 +55,3 @@ def touch_all(index: AnnotationIndex) -> None:
         index.objects(i)
     for array in (index.xywh, index.areas, index.classes, index.annotation_ids, index.image_ids):
         array.max(initial=0)
-
-
-def count_peer(path: str) -> tuple[int, int, int]:
-    """Return how many images, annotations and categories pycocotools finds."""
-    coco = _open_peer(path)
-    return len(coco.imgs), len(coco.anns), len(coco.cats)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -190,8 +189,3 @@ def update_results(path: Path, name: str, part: Part) -> Results:
     except OSError as error:
         raise ConfigError(f"--json '{path}': cannot write it ({error}); name another file") from error
     return results
-
-
-def medians(figures: Sequence[Figure]) -> dict[str, float]:
-    """Return name -> median."""
-    return {figure.name: figure.median for figure in figures}

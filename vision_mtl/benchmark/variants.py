@@ -1,4 +1,4 @@
-"""In which ways each detector is run: the peer as its users run it and at its best, ours by default and in fp32."""
+"""How each detector is run: the peer as its users run it and at its best, ours by default and in fp32."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NOTES = [
     "ours: head of 2 convolutions a tower, batch norm, distributions over 16 bins; by default channels-last, "
     "and bf16 where the machine computes in it",
     "ours, torchvision's towers: depth 4, norm group, bins 0, as torchvision's FCOS",
-    "torchvision: fcos_resnet50_fpn with 91 classes (ours 80), fp32 unless said; bf16 is autocast. All layers "
-    "have random weights, train, and have batch norm",
+    "torchvision: fcos_resnet50_fpn with 91 classes (ours 80), fp32 unless said; bf16 is autocast",
+    "all layers of all networks have random weights and train; all ResNets have batch norm",
 ]
 
 

@@ -161,10 +161,8 @@ def made_up_detections(
     for i, image_id in enumerate(index.image_ids.tolist()):
         objects = index.objects(i)
         height, width = index.sizes[i].tolist()
-        boxes = rng.uniform(0, [width, height, width, height], (per_image, 4)).astype(np.float32)
-        boxes = np.concatenate(
-            [np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:]) + 1], 1
-        )
+        corners = np.sort(rng.uniform(0, 1, (per_image, 2, 2)), axis=1) * [width, height]
+        boxes = corners.reshape(per_image, 4)
         labels = rng.integers(0, classes, per_image)
         scores = rng.beta(1, 5, per_image)
         true = min(len(objects.boxes), per_image)

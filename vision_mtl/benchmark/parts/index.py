@@ -100,7 +100,7 @@ def _tables(
             [figure(name, SIDES[name], timing) for name, timing in owned.items()],
             [Target(OURS, at_most=20.0)],
             [
-                "private dirty pages; what is mapped from a file or shared with the main process is not its own"
+                "private dirty pages: what is mapped from a file, or still shared with the main process, is left out"
             ],
         ),
     ]

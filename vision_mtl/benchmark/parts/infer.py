@@ -19,6 +19,7 @@ from vision_mtl.benchmark.detectors import (
     build_peer,
     first_images,
     inference_model,
+    open_ours,
     our_answer,
     peer_answer,
     prepare_ours,
@@ -96,7 +97,7 @@ def measure_infer(sizes: InferSizes, device: torch.device, folder: Path) -> list
         folder: an empty one, for the pictures.
     """
     setting = sizes.setting(folder)
-    batch = build_ours(setting, {HEAD: DEFAULT_HEAD}, device).batch
+    batch = open_ours(setting, {HEAD: DEFAULT_HEAD}, device).batch
     peers = {}
     for name, peer in peer_variants(device).items():
         peers[name] = build_peer(setting, device, peer.channels_last)
@@ -105,14 +106,11 @@ def measure_infer(sizes: InferSizes, device: torch.device, folder: Path) -> list
     for name, variant in our_variants(device).items():
         ours[name] = build_ours(setting, variant.heads, device, variant.precision)
         prepare_ours(ours[name], device, sizes.candidates)
-    models = {
-        compiled_name(name) if compiled else name: (
-            inference_model(each.model, compiled),
-            dtype_of(each, device),
-        )
-        for name, each in ours.items()
-        for compiled in COMPILED
-    }
+    models: dict[str, tuple[MultiTaskModel, torch.dtype]] = {}
+    for name, each in ours.items():
+        for compiled in COMPILED:
+            model = inference_model(each.model, compiled)
+            models[compiled_name(name) if compiled else name] = model, dtype_of(each, device)
     tables = []
     for count in sizes.batches:
         part = first_images(batch, count)
@@ -166,7 +164,7 @@ def convolutions_alone(
 
 
 def profile_infer(sizes: InferSizes, device: torch.device, folder: Path, trace: Path) -> list[Profile]:
-    """Return where an answer of ours to the largest batch spends its time; the trace is written to `trace`."""
+    """Return where an answer of ours to the largest batch spends its time; `trace` is written."""
     ours = build_ours(sizes.setting(folder), {HEAD: DEFAULT_HEAD}, device)
     prepare_ours(ours, device, sizes.candidates)
     batch = first_images(ours.batch, max(sizes.batches))

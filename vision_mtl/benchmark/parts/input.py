@@ -120,7 +120,7 @@ def measure_input(sizes: InputSizes, device: torch.device, folder: Path) -> list
     write_pictures(folder, sizes.images, sizes.height, sizes.width, 7, seed=0)
     kilobytes = sum(path.stat().st_size for path in (folder / "images").iterdir()) / sizes.images / 1000
     notes = [
-        f"JPEGs drawn by the command, {kilobytes:.0f} KB in the mean; everything in one thread, as in a worker",
+        f"JPEGs drawn by the command, {kilobytes:.0f} KB in the mean; all in one thread, as in a worker",
         "torchvision: CocoDetection and v2 transforms on PIL images as its references use them, then the "
         "model's own GeneralizedRCNNTransform: a float batch. Ours: a uint8 batch, normalised on the device",
         "limit: cv2.imread of the same files",

@@ -161,7 +161,7 @@ def build_classifier(setting: Setting, device: torch.device, channels_last: bool
 def classifier_answer(
     network: nn.Module, batch: Batch, device: torch.device, dtype: torch.dtype
 ) -> Callable[[int], object]:
-    """Return a call that classifies a batch of normalised float images, as torchvision's presets make them."""
+    """Return a call that classifies a batch of normalised float images, as its presets make them."""
     network.eval()
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     images = (torch.stack(peer_images(batch)) - mean) / std

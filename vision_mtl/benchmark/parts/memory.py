@@ -16,6 +16,7 @@ from vision_mtl.benchmark.detectors import (
     Setting,
     build_ours,
     build_peer,
+    open_ours,
     our_step,
     peer_step,
 )
@@ -96,7 +97,7 @@ def measure_memory(
 
 
 def train_alone(name: str, setting: dict[str, Any], device: str, steps: int) -> float:
-    """Return the megabytes by which this process grows when it trains one variant; all that there is in it."""
+    """Return the megabytes by which this process grows when it trains one variant."""
     where = torch.device(device)
     read = Setting(**{**setting, "folder": Path(setting["folder"])})
     # Whoever trains ours gets this allocator, and whoever trains the peer does not.
@@ -120,5 +121,5 @@ def _step_of(name: str, setting: Setting, device: torch.device) -> Callable[[int
         variant = our_variants(device)[name]
         return our_step(build_ours(setting, variant.heads, device, variant.precision), device)
     peer = peer_variants(device)[name]
-    batch = build_ours(setting, {HEAD: DEFAULT_HEAD}, device).batch
+    batch = open_ours(setting, {HEAD: DEFAULT_HEAD}, device).batch
     return peer_step(build_peer(setting, device, peer.channels_last), batch, device, peer.dtype)

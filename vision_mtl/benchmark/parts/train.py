@@ -15,7 +15,7 @@ from vision_mtl.benchmark.detectors import (
     Setting,
     build_ours,
     build_peer,
-    our_run,
+    open_ours,
     our_step,
     peer_step,
 )
@@ -33,7 +33,6 @@ from vision_mtl.benchmark.variants import (
     peer_variants,
 )
 from vision_mtl.commands.timing import measure_in_turn
-from vision_mtl.training.step import optimizer_step
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def measure_train(sizes: TrainSizes, device: torch.device, folder: Path) -> list
     setting = sizes.setting(folder)
     calls: dict[str, Callable[[int], object]] = {}
     sides: dict[str, Side] = {}
-    batch = build_ours(setting, {HEAD: DEFAULT_HEAD}, device).batch
+    batch = open_ours(setting, {HEAD: DEFAULT_HEAD}, device).batch
     for name, peer in peer_variants(device).items():
         network = build_peer(setting, device, peer.channels_last)
         calls[name], sides[name] = peer_step(network, batch, device, peer.dtype), "peer"
@@ -115,11 +114,7 @@ def measure_train(sizes: TrainSizes, device: torch.device, folder: Path) -> list
 
 def profile_train(sizes: TrainSizes, device: torch.device, folder: Path, trace: Path) -> list[Profile]:
     """Return where a step of ours spends its time; its trace is written to `trace`."""
-    run_of = build_ours(sizes.setting(folder), {HEAD: DEFAULT_HEAD}, device)
-    run = our_run(run_of, device)
-    with region(ASSIGNMENT, run.model.named_heads()[HEAD], "assign"):
-        return [
-            profile_call(
-                "train: a step of ours", lambda _: optimizer_step(run, [run_of.batch]), device, trace
-            )
-        ]
+    ours = build_ours(sizes.setting(folder), {HEAD: DEFAULT_HEAD}, device)
+    step = our_step(ours, device)
+    with region(ASSIGNMENT, ours.model.named_heads()[HEAD], "assign"):
+        return [profile_call("train: a step of ours", step, device, trace)]
