@@ -64,9 +64,8 @@ def jobs() -> dict[str, Job]:
             InputSizes(120, 160, images=4, batch=2, shorter=200, longer=333, sides=(150, 200), **few),
         ),
         "train": Job(measure_train, TrainSizes(), TrainSizes(64, 64, 2, 3, **small, **few), profile_train),
-        # At 160 pixels the coarsest level has 2 cells a side, the least that group norm takes of one image.
         "infer": Job(
-            measure_infer, InferSizes(), InferSizes(160, 160, (1, 2), 20, **small, **few), profile_infer
+            measure_infer, InferSizes(), InferSizes(64, 64, (2,), 20, **small, **few), profile_infer
         ),
         "joint": Job(measure_joint, JointSizes(), JointSizes(64, 64, 2, (2,), 20, **small, **few)),
         "eval": Job(measure_eval, EvalSizes(), EvalSizes(20, 100, 10, rounds=1)),
@@ -107,6 +106,9 @@ def benchmark(request: Request) -> None:
         VisionMTLError: no such device, a file that is none of ours, or a part that cannot be measured.
     """
     start_logging()
+    logging.getLogger("vision_mtl.data").setLevel(
+        logging.WARNING
+    )  # it would list every data set made up here
     if request.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device: found cuda, but torch sees no GPU; use --device cpu")
     device = torch.device(request.device)

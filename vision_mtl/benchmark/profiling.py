@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from vision_mtl.benchmark.results import Profile, Share
@@ -92,7 +91,7 @@ def profile_call(name: str, call: Callable[[int], object], device: torch.device,
         milliseconds = 1000 * (time.perf_counter() - started)
     spent: Counter[str] = Counter()
     for event in profiler.events():
-        if event.device_type == DeviceType.CPU:  # kernels are counted with the operators that start them
+        if event.device_type.name == "CPU":  # kernels are counted with the operators that start them
             on_cpu, on_gpu = event.self_cpu_time_total, event.self_device_time_total
             spent[kind_of(_chain(event))] += (on_cpu if device.type == "cpu" else on_gpu) / 1000
     trace.parent.mkdir(parents=True, exist_ok=True)

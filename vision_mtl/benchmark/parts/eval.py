@@ -7,6 +7,7 @@ import importlib.util
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from vision_mtl.benchmark.annotation_file import write_annotations
-from vision_mtl.benchmark.results import Figure, Side, Table, Target, figure
+from vision_mtl.benchmark.results import Figure, Table, Target, figure
 from vision_mtl.commands.timing import measure_in_turn
 from vision_mtl.data.annotations import AnnotationIndex, read_annotations
 from vision_mtl.errors import VisionMTLError
@@ -25,6 +26,7 @@ from vision_mtl.metrics.detection import METRIC_NAMES, Backend
 from vision_mtl.structures import Detections, ImageMeta
 
 PEER, OURS, OURS_FAST = "pycocotools", "ours, pycocotools inside", "ours, hotcoco inside"
+Numbers = dict[str, float | None]  # by metric; None where nothing defines it
 EQUAL = 1e-9  # largest difference of a number that counts as none
 
 
@@ -61,28 +63,32 @@ def measure_eval(sizes: EvalSizes, device: torch.device, folder: Path) -> list[T
     index = read_annotations(path, None)
     found = made_up_detections(index, sizes.per_image)
     truth, results = peer_input(path, index, found)
-    numbers: dict[str, dict[str, float | None]] = {}
-    calls: dict[str, Callable[[int], object]] = {PEER: lambda _: numbers.update({PEER: peer(truth, results)})}
-    sides: dict[str, Side] = {PEER: "peer", OURS: "ours", OURS_FAST: "ours"}
-    backends: dict[str, Backend] = {OURS: "pycocotools"}
+    evaluators: dict[str, Callable[[], Numbers]] = {
+        PEER: partial(peer, truth, results),
+        OURS: partial(ours, index, found, "pycocotools"),
+    }
     if importlib.util.find_spec("hotcoco") is not None:
-        backends[OURS_FAST] = "hotcoco"
-    for name, backend in backends.items():
-        calls[name] = lambda _, name=name, backend=backend: numbers.update(
-            {name: ours(index, found, backend)}
-        )
+        evaluators[OURS_FAST] = partial(ours, index, found, "hotcoco")
+    numbers: dict[str, Numbers] = {}
+
+    def evaluate(name: str, _: int) -> None:
+        numbers[name] = evaluators[name]()
+
+    calls = {name: partial(evaluate, name) for name in evaluators}
     timings = measure_in_turn(calls, device, 0, sizes.rounds)
-    figures: list[Figure] = [figure(name, sides[name], timing) for name, timing in timings.items()]
+    figures: list[Figure] = [
+        figure(name, "peer" if name == PEER else "ours", timing) for name, timing in timings.items()
+    ]
     notes = [
         "pycocotools: createIndex, loadRes, evaluate, accumulate, summarize on dictionaries in memory; "
-        "ours: from each image's tensors to the numbers, results kept for detections.json",
+        "ours: from each image's tensors to the numbers",
         f"mAP {numbers[PEER]['mAP']:.3f}",
     ]
-    notes += [difference_note(name, numbers[name], numbers[PEER]) for name in backends]
-    if OURS_FAST not in backends:
+    notes += [difference_note(name, numbers[name], numbers[PEER]) for name in evaluators if name != PEER]
+    if OURS_FAST not in evaluators:
         notes.append("hotcoco is not installed: python -m pip install -e '.[fast]'")
     targets = [Target(OURS, PEER, at_most=1.1)]
-    if OURS_FAST in backends:
+    if OURS_FAST in evaluators:
         targets.append(Target(OURS_FAST, PEER, at_least=50.0))
     title = (
         f"eval: {sizes.images:,} images, {sizes.objects:,} objects, "
@@ -91,7 +97,7 @@ def measure_eval(sizes: EvalSizes, device: torch.device, folder: Path) -> list[T
     return [Table("evaluation", title, "s", figures, targets, notes)]
 
 
-def difference_note(name: str, numbers: dict[str, float | None], expected: dict[str, float | None]) -> str:
+def difference_note(name: str, numbers: Numbers, expected: Numbers) -> str:
     """Return a line that says that the numbers are equal.
 
     Raises:
@@ -117,7 +123,7 @@ def peer_input(
     return truth, metric.results_json()
 
 
-def peer(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, float | None]:
+def peer(truth: dict[str, Any], results: list[dict[str, Any]]) -> Numbers:
     """Return COCO's numbers as pycocotools computes them."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
@@ -141,9 +147,7 @@ def filled_metric(
     return metric
 
 
-def ours(
-    index: AnnotationIndex, found: list[tuple[ImageMeta, Detections]], backend: Backend
-) -> dict[str, float | None]:
+def ours(index: AnnotationIndex, found: list[tuple[ImageMeta, Detections]], backend: Backend) -> Numbers:
     """Return COCO's numbers as our metric computes them."""
     return filled_metric(index, found, backend).compute()
 

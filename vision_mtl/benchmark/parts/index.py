@@ -99,8 +99,6 @@ def _tables(
             "MB",
             [figure(name, SIDES[name], timing) for name, timing in owned.items()],
             [Target(OURS, at_most=20.0)],
-            [
-                "private dirty pages: what is mapped from a file, or still shared with the main process, is left out"
-            ],
+            ["private dirty pages; files mapped and pages still shared with the main process are left out"],
         ),
     ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +129,11 @@ def _inference_tables(sizes: JointSizes, device: torch.device, folder: Path) -> 
         calls: dict[str, Callable[[int], object]] = {}
         sides: dict[str, Side] = {}
         for name, (detector, classifier, dtype) in pairs.items():
-            both = (
+            both = [
                 peer_answer(detector, part, device, dtype),
                 classifier_answer(classifier, part, device, dtype),
-            )
-            calls[PAIRS[name]], sides[PAIRS[name]] = lambda i, both=both: [call(i) for call in both], "peer"
+            ]
+            calls[PAIRS[name]], sides[PAIRS[name]] = partial(call_all, both), "peer"
         for name, each in ours.items():
             dtype = resolve_precision(each.config.training.precision, device)
             calls[name] = our_answer(inference_model(each.model, False), part, device, dtype)
@@ -145,6 +146,12 @@ def _inference_tables(sizes: JointSizes, device: torch.device, folder: Path) -> 
             Table(f"batch {count}", title, "ms", figures, measured_targets(targets, figures), NOTES)
         )
     return tables
+
+
+def call_all(calls: Sequence[Callable[[int], object]], i: int) -> None:
+    """Call one after another with the number of the round."""
+    for call in calls:
+        call(i)
 
 
 def _what(sizes: JointSizes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -93,7 +94,7 @@ def measure_train(sizes: TrainSizes, device: torch.device, folder: Path) -> list
         calls[name], sides[name] = step, "ours"
         if variant.precision == "auto":
             limit = limit_of(name)
-            calls[limit], sides[limit] = replay(record_convolutions(lambda step=step: step(0))), "limit"
+            calls[limit], sides[limit] = replay(record_convolutions(partial(step, 0))), "limit"
     timings = measure_in_turn(calls, device, sizes.warm_up, sizes.rounds)
     figures: list[Figure] = [
         figure(name, sides[name], timing, 1000, limit_of(name) if limit_of(name) in calls else None)
