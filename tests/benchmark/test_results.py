@@ -48,7 +48,9 @@ def part(**changes: object) -> Part:
         "threads": 2,
         "quick": False,
     }
-    return Part(**{**values, "tables": [table()], "profiles": [profile], **changes})  # type: ignore[arg-type]
+    return Part(
+        **{**values, "threads": 2, "quick": False, "tables": [table()], "profiles": [profile], **changes}
+    )  # type: ignore[arg-type]
 
 
 def test_ratios_and_verdicts() -> None:
