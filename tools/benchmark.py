@@ -41,7 +41,17 @@ def parse_arguments() -> argparse.Namespace:
     )
     parts = parser.add_subparsers(dest="part", required=True)
     for name, text in PARTS.items():
-        add_options(parts.add_parser(name, help=text, description=text))
+        part = parts.add_parser(name, help=text, description=text)
+        add_options(part)
+        if name != "all":
+            part.add_argument(
+                "--set",
+                dest="overrides",
+                action="append",
+                default=[],
+                metavar="key=value",
+                help="change one of its sizes, e.g. batch=2 or rounds=5; repeatable",
+            )
     accuracy = parts.add_parser(
         "accuracy",
         help="AP against seconds: torchvision's detectors and our dense heads, trained for the same time",

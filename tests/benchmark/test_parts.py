@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from vision_mtl.benchmark.parts.eval import OURS, difference_note
-from vision_mtl.benchmark.parts_command import Request, benchmark, jobs, workspace
+from vision_mtl.benchmark.parts_command import Request, benchmark, changed_sizes, jobs, workspace
 from vision_mtl.benchmark.results import read_results
 from vision_mtl.errors import ConfigError, VisionMTLError
 
+CPU = torch.device("cpu")
 TABLES = {  # part -> table -> contenders that must be there, whatever the machine computes in
     "index": {
         "time": ["pycocotools.COCO", "ours, first read", "ours, from the cache"],
@@ -49,10 +50,10 @@ def here(function: Callable[..., Any], **arguments: Any) -> Any:
 
 @pytest.mark.parametrize("name", list(TABLES))
 def test_a_part_in_its_tiny_form(name: str) -> None:
-    job = jobs()[name]
+    job = jobs(CPU)[name]
     options = {"alone": here} if name in ("index", "memory") else {}
     with workspace() as folder:
-        tables = job.measure(job.quick, torch.device("cpu"), folder, **options)
+        tables = job.measure(job.quick, CPU, folder, **options)
     assert {table.name for table in tables} == set(TABLES[name])
     for table in tables:
         names = [figure.name for figure in table.figures]
@@ -75,10 +76,10 @@ def request(path: Path, **changes: Any) -> Request:
 
 @pytest.mark.parametrize("name", ["train", "infer"])
 def test_a_profile(name: str, tmp_path: Path) -> None:
-    job = jobs()[name]
+    job = jobs(CPU)[name]
     assert job.profile is not None
     with workspace() as folder:
-        (found,) = job.profile(job.quick, torch.device("cpu"), folder, tmp_path / "trace.json.gz")
+        (found,) = job.profile(job.quick, CPU, folder, tmp_path / "trace.json.gz")
     kinds = {share.kind for share in found.shares}
     assert {"convolutions", "norms", "python and other"} <= kinds
     assert ("assignment of targets" in kinds) == (name == "train")
@@ -118,6 +119,24 @@ def test_other_numbers_than_pycocotools_are_an_error() -> None:
         difference_note(OURS, {"mAP": 0.6}, {"mAP": 0.5})
     with pytest.raises(VisionMTLError, match="mAP None"):
         difference_note(OURS, {"mAP": None}, {"mAP": 0.5})
+
+
+def test_sizes_are_changed_by_key() -> None:
+    sizes = jobs(CPU)["infer"].full
+    found = changed_sizes(sizes, ["batches=[1, 2]", "trunk=resnet18"])
+    assert found.batches == (1, 2)
+    assert found.trunk == "resnet18"
+    assert found.height == sizes.height == 512
+    with pytest.raises(ConfigError, match=r"--set batch=2: unknown key 'batch'; did you mean 'batches'\?"):
+        changed_sizes(sizes, ["batch=2"])
+    with pytest.raises(ConfigError, match="--set rounds=few"):
+        changed_sizes(sizes, ["rounds=few"])
+
+
+def test_a_gpu_gets_images_of_cocos_size() -> None:
+    assert jobs(torch.device("cuda"))["train"].full.batch == 16
+    assert jobs(torch.device("cuda"))["infer"].full.width == 1333
+    assert jobs(CPU)["train"].full.batch == 4
 
 
 def test_the_workspace_keeps_caches_to_itself() -> None:

@@ -40,17 +40,18 @@ def table() -> Table:
 
 def part(**changes: object) -> Part:
     profile = Profile("a step", 10.0, [Share("convolutions", 7.5), Share("python", 2.5)], "trace.json.gz")
-    values = {"date": "2030-01-02T03:04:05+00:00", "command": "python tools/benchmark.py train"}
-    values |= {
+    values = {
+        "date": "2030-01-02T03:04:05+00:00",
+        "command": "python tools/benchmark.py train",
         "machine": "2 cores",
         "versions": {"torch": "2"},
         "device": "cpu",
         "threads": 2,
         "quick": False,
+        "tables": [table()],
+        "profiles": [profile],
     }
-    return Part(
-        **{**values, "threads": 2, "quick": False, "tables": [table()], "profiles": [profile], **changes}
-    )  # type: ignore[arg-type]
+    return Part(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def test_ratios_and_verdicts() -> None:

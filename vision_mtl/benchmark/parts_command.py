@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import torch
+import yaml
 
 from vision_mtl.allocator import keep_freed_memory
 from vision_mtl.benchmark.parts.eval import EvalSizes, measure_eval
@@ -28,7 +30,7 @@ from vision_mtl.benchmark.ratio_plot import draw_ratios
 from vision_mtl.benchmark.report import part_text
 from vision_mtl.benchmark.results import Part, Profile, Table, read_results, update_results
 from vision_mtl.commands.machine import machine, versions
-from vision_mtl.errors import ConfigError
+from vision_mtl.errors import ConfigError, nearest
 from vision_mtl.training.log import start_logging
 
 logger = logging.getLogger(__name__)
@@ -52,8 +54,10 @@ class Job(NamedTuple):
     profile: Callable[..., list[Profile]] | None = None
 
 
-def jobs() -> dict[str, Job]:
-    """Return name -> part, in the order in which `all` runs them."""
+def jobs(device: torch.device) -> dict[str, Job]:
+    """Return name -> part, in the order in which `all` runs them; networks get more to do on a GPU."""
+    coco: dict[str, Any] = {"height": 800, "width": 1333} if device.type == "cuda" else {}
+    images: dict[str, Any] = {**coco, "batch": 16} if device.type == "cuda" else {}
     small: dict[str, Any] = {"trunk": "resnet18", "channels": 32}
     few: dict[str, Any] = {"warm_up": 1, "rounds": 2}
     return {
@@ -63,13 +67,15 @@ def jobs() -> dict[str, Job]:
             InputSizes(),
             InputSizes(120, 160, images=4, batch=2, shorter=200, longer=333, sides=(150, 200), **few),
         ),
-        "train": Job(measure_train, TrainSizes(), TrainSizes(64, 64, 2, 3, **small, **few), profile_train),
+        "train": Job(
+            measure_train, TrainSizes(**images), TrainSizes(64, 64, 2, 3, **small, **few), profile_train
+        ),
         "infer": Job(
-            measure_infer, InferSizes(), InferSizes(64, 64, (2,), 20, **small, **few), profile_infer
+            measure_infer, InferSizes(**coco), InferSizes(64, 64, (2,), 20, **small, **few), profile_infer
         ),
         "joint": Job(measure_joint, JointSizes(), JointSizes(64, 64, 2, (2,), 20, **small, **few)),
         "eval": Job(measure_eval, EvalSizes(), EvalSizes(20, 100, 10, rounds=1)),
-        "memory": Job(measure_memory, MemorySizes(), MemorySizes(64, 96, steps=1, rounds=1, **small)),
+        "memory": Job(measure_memory, MemorySizes(**images), MemorySizes(64, 96, steps=1, rounds=1, **small)),
         "start": Job(measure_start, StartSizes(), StartSizes(64, 96, 64, rounds=1, **small)),
     }
 
@@ -87,6 +93,7 @@ class Request:
         quick: tiny sizes.
         folder: where the part `index` keeps its annotation file; None for a temporary folder.
         command: as it was typed.
+        overrides: `key=value` changes to the part's sizes; empty for `all`.
     """
 
     part: str
@@ -97,6 +104,7 @@ class Request:
     quick: bool
     folder: Path | None
     command: str
+    overrides: Sequence[str] = ()
 
 
 def benchmark(request: Request) -> None:
@@ -115,7 +123,7 @@ def benchmark(request: Request) -> None:
     results = read_results(request.json)  # an error now, and not after an hour
     if device.type == "cpu":
         keep_freed_memory()
-    known = jobs()
+    known = jobs(device)
     for name in known if request.part == "all" else [request.part]:
         part = run_part(name, known[name], request, device)
         results = update_results(request.json, name, part)
@@ -128,7 +136,7 @@ def benchmark(request: Request) -> None:
 
 def run_part(name: str, job: Job, request: Request, device: torch.device) -> Part:
     """Measure one part, and profile it if that is asked for."""
-    sizes = job.quick if request.quick else job.full
+    sizes = changed_sizes(job.quick if request.quick else job.full, request.overrides)
     profiles: list[Profile] = []
     with workspace() as folder:
         kept = request.folder.resolve() if request.folder is not None and name == "index" else folder / "data"
@@ -148,6 +156,25 @@ def run_part(name: str, job: Job, request: Request, device: torch.device) -> Par
         tables=tables,
         profiles=profiles,
     )
+
+
+def changed_sizes(sizes: Any, overrides: Sequence[str]) -> Any:
+    """Return a part's sizes with `key=value` changes, the values being YAML.
+
+    Raises:
+        ConfigError: a key that the part does not have, or a value of another type.
+    """
+    tree = asdict(sizes)
+    for override in overrides:
+        key, _, text = override.partition("=")
+        if key not in tree:
+            hint = nearest(key, tree) or "."
+            raise ConfigError(f"--set {override}: unknown key '{key}'{hint} Known: {', '.join(tree)}")
+        tree[key] = yaml.safe_load(text)
+    try:
+        return msgspec.convert(tree, type(sizes))
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"--set {' '.join(overrides)}: {error}") from error
 
 
 @contextmanager

@@ -19,6 +19,7 @@ NOTES = [
     "and bf16 where the machine computes in it",
     "ours, torchvision's towers: depth 4, norm group, bins 0, as torchvision's FCOS",
     "torchvision: fcos_resnet50_fpn with 91 classes (ours 80), fp32 unless said; bf16 is autocast",
+    "on a CPU all keep freed memory, as ours does in training; torchvision's users would have to know of it",
     "all layers of all networks have random weights and train; all ResNets have batch norm",
 ]
 

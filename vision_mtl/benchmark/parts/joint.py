@@ -117,6 +117,7 @@ def _inference_tables(sizes: JointSizes, device: torch.device, folder: Path) -> 
     ours: dict[str, Ours] = {name: build_ours(setting, heads, device) for name, heads in HEADS.items()}
     for each in ours.values():
         prepare_ours(each, device, sizes.candidates)
+    models = {name: inference_model(each.model, False) for name, each in ours.items()}
     batch = ours[ALONE].batch
     pairs = {}
     for name, variant in peer_variants(device).items():
@@ -136,7 +137,7 @@ def _inference_tables(sizes: JointSizes, device: torch.device, folder: Path) -> 
             calls[PAIRS[name]], sides[PAIRS[name]] = partial(call_all, both), "peer"
         for name, each in ours.items():
             dtype = resolve_precision(each.config.training.precision, device)
-            calls[name] = our_answer(inference_model(each.model, False), part, device, dtype)
+            calls[name] = our_answer(models[name], part, device, dtype)
             sides[name] = "ours"
         timings = measure_in_turn(calls, device, sizes.warm_up, sizes.rounds)
         figures: list[Figure] = [figure(name, sides[name], t, 1000) for name, t in timings.items()]

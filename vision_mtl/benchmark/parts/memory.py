@@ -92,7 +92,8 @@ def measure_memory(
     )
     targets = [Target(ours, PEER, at_most=0.7) for ours in (OURS, OURS_TOWERS)]
     where = "torch.cuda.max_memory_allocated" if device.type == "cuda" else "resident memory, at its largest"
-    notes = [*NOTES, f"{where}; networks, optimisers, averaged weights of ours, and {sizes.steps} steps"]
+    notes = [*NOTES[:2], "ours keeps freed memory, as it does in training; torchvision does not"]
+    notes += [f"{where}; networks, optimisers, averaged weights of ours, and {sizes.steps} steps"]
     return [Table("training", title, "MB", figures, measured_targets(targets, figures), notes)]
 
 
