@@ -130,7 +130,7 @@ def test_a_file_of_something_else_is_refused_and_kept(tmp_path: Path, content: s
 def test_bars_are_of_ratios_only(tmp_path: Path) -> None:
     results = Results({"train": part()})
     bars = bars_of(results)
-    assert [bar.label for bar in bars] == ["train, batch 4: ours / peer", "train, batch 4: joint / ours"]
+    assert [bar.label for bar in bars] == ["train batch 4 | peer", "train batch 4, joint | ours"]
     assert [(bar.ratio, bar.target) for bar in bars] == [
         (4.0, 3.0),
         (pytest.approx(1 / 1.1), pytest.approx(1 / 1.05)),

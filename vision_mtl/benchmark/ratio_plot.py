@@ -13,7 +13,7 @@ from vision_mtl.benchmark.results import Results, Table, Target
 # Read on white and on GitHub's dark page alike, since the background is left transparent.
 INK, MET, MISSED, MARK = "#7d8590", "#2f9e63", "#d9822b", "#e5534b"
 TICKS = (0.25, 0.5, 1, 2, 3, 5, 10, 20, 50, 100)
-WIDTH, ROW, MARGIN = 9.0, 0.34, 1.2  # inches
+WIDTH, ROW, MARGIN = 11.0, 0.32, 1.1  # inches
 
 
 class Bar(NamedTuple):
@@ -42,8 +42,9 @@ def bars_of(results: Results) -> list[Bar]:
 def _bar(part: str, table: Table, target: Target) -> Bar:
     assert target.against is not None
     bound = target.at_least if target.at_least is not None else 1 / (target.at_most or 1.0)
-    name = f"{part}, {table.name}: {target.ours} / {target.against}"
-    return Bar(name, table.ratio(target.ours, target.against), bound)
+    own = target.ours.removeprefix("ours").lstrip(", ")
+    name = ", ".join([f"{part} {table.name}", *([own] if own else [])])
+    return Bar(f"{name} | {target.against}", table.ratio(target.ours, target.against), bound)
 
 
 def ratio_figure(bars: Sequence[Bar], title: str) -> Figure:
@@ -56,9 +57,12 @@ def ratio_figure(bars: Sequence[Bar], title: str) -> Figure:
     axes.barh(places, [bar.ratio - 1 for bar in bars], left=1, height=0.62, color=colours)
     for place, bar in zip(places, bars, strict=True):
         axes.plot([bar.target] * 2, [place - 0.42, place + 0.42], color=MARK, linewidth=2)
+        end = max(bar.ratio, 1.0)
+        if end <= bar.target < 1.4 * end:  # the number would lie on the mark
+            end = bar.target
         axes.annotate(
             f" {bar.ratio:.3g}x ",
-            (max(bar.ratio, bar.target, 1.0), place),
+            (end, place),
             color=INK,
             va="center",
             fontsize=9,
@@ -74,8 +78,10 @@ def ratio_figure(bars: Sequence[Bar], title: str) -> Figure:
     axes.minorticks_off()
     axes.set_yticks(places, [bar.label for bar in bars])
     axes.invert_yaxis()
-    axes.set_xlabel("times less time or memory than the other; the red mark is the target", color=INK)
-    axes.set_title(title, color=INK, fontsize=10, loc="left")
+    axes.margins(y=0.01)
+    meaning = "times less time or memory than what is named after the bar; red marks are the targets"
+    figure.supxlabel(meaning, color=INK, fontsize=9)
+    figure.suptitle(title, color=INK, fontsize=10)
     axes.tick_params(colors=INK, labelsize=9)
     axes.grid(axis="x", color=INK, alpha=0.25)
     axes.set_axisbelow(True)
