@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,8 +100,7 @@ def measure_memory(
 
 def train_alone(name: str, setting: dict[str, Any], device: str, steps: int) -> float:
     """Return the megabytes by which this process grows when it trains one variant."""
-    import torch._dynamo  # noqa: F401  an optimiser's first step imports it, which is not the training's memory
-
+    importlib.import_module("torch._dynamo")  # by an optimiser's first step; not the training's memory
     where = torch.device(device)
     read = Setting(**{**setting, "folder": Path(setting["folder"])})
     # Whoever trains ours gets this allocator, and whoever trains the peer does not.
