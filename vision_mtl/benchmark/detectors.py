@@ -20,6 +20,8 @@ from vision_mtl.commands.train import TrainingData, build_run, open_data, seed_e
 from vision_mtl.config import Config, config_from_tree
 from vision_mtl.data.dataset import Dataset, collate
 from vision_mtl.errors import NumericsError
+from vision_mtl.models.compiling import compile_network
+from vision_mtl.models.folding import for_inference
 from vision_mtl.models.multitask import MultiTaskModel, build_model
 from vision_mtl.models.precision import mixed_precision
 from vision_mtl.models.trunk import TrunkConfig
@@ -141,18 +143,18 @@ def our_step(ours: Ours, device: torch.device) -> Callable[[int], object]:
     return lambda _: optimizer_step(run, [ours.batch])
 
 
-def inference_model(model: MultiTaskModel, compiled: bool) -> MultiTaskModel:
-    """Return our network ready to answer; THE place where preparations for inference are called.
+def inference_model(model: MultiTaskModel, dtype: torch.dtype, compiled: bool = False) -> MultiTaskModel:
+    """Return our network ready to answer, as `tools/infer.py` makes it.
 
     Args:
         model: as trained.
-        compiled: also by torch.compile, where the product offers it.
+        dtype: what it runs in.
+        compiled: also by torch.compile, as with `--compile`.
     """
-    assert not compiled, "add True to COMPILED once a compiled network is offered"
-    return model.eval()
-
-
-COMPILED: tuple[bool, ...] = (False,)  # the values of `inference_model`'s second argument to measure
+    ready = for_inference(model.eval(), dtype)
+    if compiled:
+        compile_network(ready, frozen=True)
+    return ready
 
 
 def our_answer(

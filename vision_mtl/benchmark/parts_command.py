@@ -71,7 +71,10 @@ def jobs(device: torch.device) -> dict[str, Job]:
             measure_train, TrainSizes(**images), TrainSizes(64, 64, 2, 3, **small, **few), profile_train
         ),
         "infer": Job(
-            measure_infer, InferSizes(**coco), InferSizes(64, 64, (2,), 20, **small, **few), profile_infer
+            measure_infer,
+            InferSizes(**coco),
+            InferSizes(64, 64, (2,), 20, **small, **few, compiled=False),
+            profile_infer,
         ),
         "joint": Job(measure_joint, JointSizes(), JointSizes(64, 64, 2, (2,), 20, **small, **few)),
         "eval": Job(measure_eval, EvalSizes(), EvalSizes(20, 100, 10, rounds=1)),

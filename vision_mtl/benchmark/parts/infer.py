@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import torch
 from vision_mtl.benchmark.contenders import HEAD
 from vision_mtl.benchmark.convolutions import record_convolutions, replay
 from vision_mtl.benchmark.detectors import (
-    COMPILED,
     DEFAULT_HEAD,
     Ours,
     Setting,
@@ -44,6 +44,8 @@ from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.models.precision import mixed_precision, resolve_precision
 from vision_mtl.structures import Batch
 
+COMPILED = ", compiled"  # the end of a variant's name
+
 
 @dataclass(frozen=True)
 class InferSizes:
@@ -58,6 +60,7 @@ class InferSizes:
         channels: of the pyramid and the towers.
         warm_up: answers that are not counted.
         rounds: answers that are.
+        compiled: also measure ours compiled.
     """
 
     height: int = 512
@@ -68,6 +71,7 @@ class InferSizes:
     channels: int = 256
     warm_up: int = 2
     rounds: int = 15
+    compiled: bool = True
 
     def setting(self, folder: Path) -> Setting:
         """Return the networks' setting, with pictures for the largest batch in the folder."""
@@ -79,7 +83,7 @@ class InferSizes:
 
 def compiled_name(name: str) -> str:
     """Return what one of ours is called when it is compiled."""
-    return f"{name}, compiled"
+    return f"{name}{COMPILED}"
 
 
 def targets_on(device: torch.device) -> list[Target]:
@@ -117,9 +121,10 @@ def measure_infer(sizes: InferSizes, device: torch.device, folder: Path) -> list
         prepare_ours(ours[name], device, sizes.candidates)
     models: dict[str, tuple[MultiTaskModel, torch.dtype]] = {}
     for name, each in ours.items():
-        for compiled in COMPILED:
-            model = inference_model(deepcopy(each.model), compiled)
-            models[compiled_name(name) if compiled else name] = model, dtype_of(each, device)
+        dtype = dtype_of(each, device)
+        models[name] = inference_model(deepcopy(each.model), dtype), dtype
+        if sizes.compiled and name in (OURS, OURS_TOWERS):
+            models[compiled_name(name)] = inference_model(deepcopy(each.model), dtype, True), dtype
     tables = []
     for count in sizes.batches:
         part = first_images(batch, count)
@@ -127,8 +132,13 @@ def measure_infer(sizes: InferSizes, device: torch.device, folder: Path) -> list
         sides: dict[str, Side] = {}
         for name, peer in peer_variants(device).items():
             calls[name], sides[name] = peer_answer(peers[name], part, device, peer.dtype), "peer"
+        notes = []
         for name, (model, dtype) in models.items():
             calls[name], sides[name] = our_answer(model, part, device, dtype), "ours"
+            if name.endswith(COMPILED):
+                started = time.perf_counter()
+                calls[name](0)
+                notes.append(f"{name}: {time.perf_counter() - started:.0f} s for its first answer")
         for name in (OURS, OURS_TOWERS):
             limit, (model, dtype) = limit_of(name), models[name]
             calls[limit], sides[limit] = convolutions_alone(model, part, device, dtype), "limit"
@@ -137,11 +147,13 @@ def measure_infer(sizes: InferSizes, device: torch.device, folder: Path) -> list
             figure(name, sides[name], timing, 1000, limit_of(name) if limit_of(name) in calls else None)
             for name, timing in timings.items()
         ]
-        tables.append(_table(sizes, count, figures, targets_on(device)))
+        tables.append(_table(sizes, count, figures, targets_on(device), notes))
     return tables
 
 
-def _table(sizes: InferSizes, count: int, figures: list[Figure], targets: list[Target]) -> Table:
+def _table(
+    sizes: InferSizes, count: int, figures: list[Figure], targets: list[Target], more: list[str]
+) -> Table:
     title = f"infer: FCOS {sizes.trunk}, {sizes.height}x{sizes.width}, batch {count}, NMS included"
     notes = [
         *NOTES,
@@ -149,6 +161,7 @@ def _table(sizes: InferSizes, count: int, figures: list[Figure], targets: list[T
         "score threshold and go into NMS",
         "ours reads uint8 and normalises; torchvision is given float images, which its transforms make",
         "limit: the convolutions of ours alone",
+        *more,
     ]
     return Table(f"batch {count}", title, "ms", figures, measured_targets(targets, figures), notes)
 
@@ -177,5 +190,6 @@ def profile_infer(sizes: InferSizes, device: torch.device, folder: Path, trace: 
     ours = build_ours(sizes.setting(folder), {HEAD: DEFAULT_HEAD}, device)
     prepare_ours(ours, device, sizes.candidates)
     batch = first_images(ours.batch, max(sizes.batches))
-    answer = our_answer(inference_model(ours.model, False), batch, device, dtype_of(ours, device))
+    dtype = dtype_of(ours, device)
+    answer = our_answer(inference_model(ours.model, dtype), batch, device, dtype)
     return [profile_call(f"infer: ours, batch {max(sizes.batches)}", answer, device, trace)]

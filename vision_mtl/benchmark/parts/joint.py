@@ -117,7 +117,8 @@ def _inference_tables(sizes: JointSizes, device: torch.device, folder: Path) -> 
     ours: dict[str, Ours] = {name: build_ours(setting, heads, device) for name, heads in HEADS.items()}
     for each in ours.values():
         prepare_ours(each, device, sizes.candidates)
-    models = {name: inference_model(each.model, False) for name, each in ours.items()}
+    dtypes = {name: resolve_precision(each.config.training.precision, device) for name, each in ours.items()}
+    models = {name: inference_model(each.model, dtypes[name]) for name, each in ours.items()}
     batch = ours[ALONE].batch
     pairs = {}
     for name, variant in peer_variants(device).items():
@@ -135,9 +136,8 @@ def _inference_tables(sizes: JointSizes, device: torch.device, folder: Path) -> 
                 classifier_answer(classifier, part, device, dtype),
             ]
             calls[PAIRS[name]], sides[PAIRS[name]] = partial(call_all, both), "peer"
-        for name, each in ours.items():
-            dtype = resolve_precision(each.config.training.precision, device)
-            calls[name] = our_answer(models[name], part, device, dtype)
+        for name, model in models.items():
+            calls[name] = our_answer(model, part, device, dtypes[name])
             sides[name] = "ours"
         timings = measure_in_turn(calls, device, sizes.warm_up, sizes.rounds)
         figures: list[Figure] = [figure(name, sides[name], t, 1000) for name, t in timings.items()]
