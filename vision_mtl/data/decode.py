@@ -33,6 +33,7 @@ from vision_mtl.data.headers import (
     open_file,
     open_image,
     quiet,
+    refuse_heavy,
 )
 
 JPEG_END = b"\xff\xd9"
@@ -46,12 +47,14 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = DEFAULT_MAX_PIXEL
         (H, W, 3) uint8 RGB, contiguous, EXIF orientation applied.
 
     Raises:
-        BadImageError: missing, not an image, over `max_pixels`, damaged or truncated, or of a pixel type
-            that has no defined way to 8 bits.
+        BadImageError: missing, not an image, over `max_pixels`, far too large a file for its pixels, damaged
+            or truncated, or of a pixel type that has no defined way to 8 bits.
     """
     name = os.fspath(path)
     try:
         with open_file(name) as file:
+            with quiet():
+                refuse_heavy(name, file, max_pixels)
             data = file.read()
     except OSError as error:
         raise BadImageError(name, f"cannot be read ({describe(error)})") from error
@@ -159,14 +162,14 @@ def _decode_pillow(name: str, image: ImageFile.ImageFile, orientation: int) -> n
 
 
 def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Return (H, W, 3) stored pixels as EXIF orientation 1 to 8 wants them seen, contiguous."""
+    """Return (H, W, 3) stored pixels as EXIF orientation 1 to 8 wants them seen, contiguous and writable."""
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    return np.require(pixels, requirements=["C", "W"])  # Pillow's are read-only
 
 
 def _gray(pixels: np.ndarray) -> np.ndarray:

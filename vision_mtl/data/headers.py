@@ -62,6 +62,9 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
 )
 SIGNATURE_BYTES = 16
 
+LIGHT_BYTES = 64 * 2**20  # files up to this size are read, whatever they hold
+BYTES_PER_PIXEL = 16  # four channels of 32 bits
+
 # What Pillow's readers raise on malformed files.
 PILLOW_ERRORS = (
     OSError,
@@ -142,6 +145,7 @@ def read_header_aloud(path: str | os.PathLike[str], max_pixels: int) -> ImageHea
     name = os.fspath(path)
     try:
         with open_file(name) as file:
+            refuse_heavy(name, file, max_pixels)
             return open_image(name, file, max_pixels)[0]
     except OSError as error:
         raise BadImageError(name, f"cannot be read ({describe(error)})") from error
@@ -210,6 +214,24 @@ def open_image(name: str, file: BinaryIO, max_pixels: int) -> tuple[ImageHeader,
             f"data.max_pixels = {max_pixels:,}; shrink the image or raise the limit",
         )
     return header, image
+
+
+def refuse_heavy(name: str, file: BinaryIO, max_pixels: int) -> None:
+    """Raise BadImageError for a file that is far larger than its pixels can be: it is read into memory whole.
+
+    `file` is at its start before and after. Raises BadImageError also for what `open_image` refuses.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size <= LIGHT_BYTES:
+        return
+    header, _ = open_image(name, file, max_pixels)
+    file.seek(0)
+    if size > LIGHT_BYTES + BYTES_PER_PIXEL * header.width * header.height:
+        raise BadImageError(
+            name,
+            f"has {size:,} bytes, far more than an image of {header.width} x {header.height} pixels needs; "
+            "save the image alone",
+        )
 
 
 def describe(error: BaseException) -> str:
