@@ -65,3 +65,12 @@ def test_channels_of_a_point_stay_together_whatever_the_memory_order() -> None:
     assert joined.dtype == torch.float32
     assert joined[0].tolist() == [[i, i + 6] for i in range(6)] + [[0, 1]]
     assert torch.equal(per_point([level.to(memory_format=torch.channels_last) for level in maps]), joined)
+
+
+def test_a_map_of_one_value_keeps_something() -> None:
+    for network in (tower(32, 32, 1, "group", levels=1), block_tower(32, 1, "group")):
+        (answer,) = network([torch.randn(1, 32, 1, 1, generator=torch.Generator().manual_seed(0))])
+        assert answer.max() > 0
+    assert {m.num_groups for m in block_tower(256, 1, "group").modules() if isinstance(m, nn.GroupNorm)} == {
+        32
+    }

@@ -23,6 +23,12 @@ def convolution(channels: int, out: int, bias: float | None = 0.0) -> nn.Conv2d:
     return layer
 
 
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Return a norm of 32 groups, or of fewer so that each has two channels: of a single value, as in a map
+    of 1x1, a norm leaves nothing, and torch refuses to try."""
+    return nn.GroupNorm(min(32, channels // 2), channels)
+
+
 class SharedTower(nn.Sequential):
     """Layers that read every pyramid level alike."""
 
@@ -35,7 +41,7 @@ def group_norm_tower(channels: int, width: int, depth: int) -> SharedTower:
     """Return convolution, group norm (32 groups) and ReLU, `depth` times; as in torchvision's FCOS."""
     layers: list[nn.Module] = []
     for i in range(depth):
-        layers += [convolution(width if i else channels, width), nn.GroupNorm(32, width), nn.ReLU()]
+        layers += [convolution(width if i else channels, width), group_norm(width), nn.ReLU()]
     return SharedTower(*layers)
 
 
@@ -46,7 +52,7 @@ def block_tower(channels: int, depth: int, norm: Literal["none", "group"]) -> Sh
         return SharedTower(*(nn.Sequential(convolution(channels, channels), nn.ReLU()) for _ in range(depth)))
     return SharedTower(
         *(
-            nn.Sequential(convolution(channels, channels, None), nn.GroupNorm(32, channels), nn.ReLU())
+            nn.Sequential(convolution(channels, channels, None), group_norm(channels), nn.ReLU())
             for _ in range(depth)
         )
     )
