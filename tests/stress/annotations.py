@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +27,12 @@ from tests.stress.annotation_refusals import REFUSALS
 from tests.stress.annotation_splits import SPLITS
 from tests.stress.annotation_text import TEXTS
 from tests.stress.verdicts import Accepted, Hang, Refused, Tally, at_most, peak_memory
+from tests.stress.workplace import ROOT, workplace
 from vision_mtl.data.annotations import AnnotationIndex, read_annotations
 from vision_mtl.data.config import DataConfig, SourceConfig
 from vision_mtl.data.sources import open_evaluation
 from vision_mtl.errors import DataError
 
-ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 10.0  # that a mutant may take; a good one takes a hundredth of a second
 MEMORY = 512 * 2**20  # bytes that all of them may need beyond what one good file needs
 
@@ -203,24 +200,9 @@ def train_on(
     return "refused", f"{name}: {', '.join(problems)}: {message[-800:]}" if problems else None
 
 
-@contextmanager
-def workplace() -> Iterator[Path]:
-    """Yield an empty folder, where the caches are too while it is there."""
-    before = os.environ.get("VISION_MTL_CACHE")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["VISION_MTL_CACHE"] = str(Path(folder, "cache"))
-        try:
-            yield Path(folder)
-        finally:
-            os.environ.pop("VISION_MTL_CACHE")
-            if before is not None:
-                os.environ["VISION_MTL_CACHE"] = before
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--count", type=int, default=2000, help="mutants to read (default: 2000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", action="store_true", help="train on one mutant of each operator instead")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.stress import annotations
+from tests.stress import annotations, images
 from tests.stress.annotation_corrections import CORRECTIONS
+from tests.stress.image_kinds import KINDS, Seen
 from tests.stress.verdicts import Hang, Refused, Tally, at_most
+from vision_mtl.data.images import BadImageError, read_image
 
 
 def test_annotation_mutants(capfd: pytest.CaptureFixture[str]) -> None:
@@ -39,6 +44,35 @@ def test_a_wrong_verdict_is_noticed(
     printed = capfd.readouterr()
     assert "4 wrong" in printed.out
     assert printed.err.count("WRONG") == 4
+
+
+def test_image_kinds(tmp_path: Path) -> None:
+    assert len(KINDS) >= 25
+    files = images.write_files(tmp_path / "images", len(KINDS), seed=1)
+    before = images.digests(files)
+    tally = Tally()
+    for file in files:
+        try:
+            seen, reason = read_image(file.path), None
+        except BadImageError as error:
+            seen, reason = None, error.reason
+        tally.add("read", images.wrong_with(file, seen, reason))
+    images.load_as_data_set(files, tmp_path, tally)
+    assert tally.problems == []
+    assert images.digests(files) == before
+
+
+def test_wrong_pixels_are_noticed(tmp_path: Path) -> None:
+    (file,) = images.write_files(tmp_path / "images", 1, seed=0)  # a JPEG that is cut off
+    white = np.full((4, 5, 3), 255, np.uint8)
+    assert "not refused" in str(images.wrong_with(file, white, None))
+    assert "not 'replace the file'" in str(images.wrong_with(file, None, "another reason"))
+    assert images.wrong_with(file, None, "replace the file") is None
+    good = replace(file, verdict=Seen(white, tolerance=2))
+    assert images.wrong_with(good, white - np.uint8(2), None) is None
+    assert "off by up to 3" in str(images.wrong_with(good, white - np.uint8(3), None))
+    assert "(5, 4, 3)" in str(images.wrong_with(good, white.transpose(1, 0, 2), None))
+    assert "refused" in str(images.wrong_with(good, None, "a reason"))
 
 
 def test_a_hang_is_noticed() -> None:
