@@ -123,7 +123,8 @@ def test_pixel_bombs(tmp_path: Path) -> None:
         + b"\0\0\0"
         + b",\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0;"
     )
-    for data in (bytes(png), gif):
+    webp = b"RIFF\x64\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + b"\xff\xff\xff\xff\0\0" + bytes(80)
+    for data in (bytes(png), gif, webp):
         (tmp_path / "bomb").write_bytes(data)
         assert "data.max_pixels" in refusal(tmp_path / "bomb")
 

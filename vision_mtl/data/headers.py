@@ -198,6 +198,8 @@ def open_image(name: str, file: BinaryIO, max_pixels: int) -> tuple[ImageHeader,
     kind = image_format(head)
     if kind is None:
         raise BadImageError(name, _not_an_image(head))
+    if kind == "WEBP":
+        _refuse_webp_canvas(name, file, max_pixels)
     file.seek(0)
     try:
         image = OPENERS[kind](file)
@@ -207,13 +209,27 @@ def open_image(name: str, file: BinaryIO, max_pixels: int) -> tuple[ImageHeader,
     except PILLOW_ERRORS as error:
         reason = f"its {kind} header cannot be read ({describe(error)}); replace the file"
         raise BadImageError(name, reason) from error
-    if header.width * header.height > max_pixels:
+    _refuse_pixels(name, header.width, header.height, max_pixels)
+    return header, image
+
+
+def _refuse_pixels(name: str, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
         raise BadImageError(
             name,
-            f"has {header.width} x {header.height} = {header.width * header.height:,} pixels, more than "
+            f"has {width} x {height} = {width * height:,} pixels, more than "
             f"data.max_pixels = {max_pixels:,}; shrink the image or raise the limit",
         )
-    return header, image
+
+
+def _refuse_webp_canvas(name: str, file: BinaryIO, max_pixels: int) -> None:
+    """Refuse an extended WebP by the size in its header (RFC 9649, section 2.7): Pillow's reader allocates
+    two canvases of it at once, and says nothing of pixels where it cannot."""
+    file.seek(0)
+    head = file.read(30)
+    if head[12:16] == b"VP8X" and len(head) == 30:
+        width, height = (1 + int.from_bytes(head[at : at + 3], "little") for at in (24, 27))
+        _refuse_pixels(name, width, height, max_pixels)
 
 
 def refuse_heavy(name: str, file: BinaryIO, max_pixels: int) -> None:

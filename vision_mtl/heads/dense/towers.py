@@ -23,10 +23,13 @@ def convolution(channels: int, out: int, bias: float | None = 0.0) -> nn.Conv2d:
     return layer
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a norm of 32 groups, or of fewer so that each has two channels: of a single value, as in a map
-    of 1x1, a norm leaves nothing, and torch refuses to try."""
-    return nn.GroupNorm(min(32, channels // 2), channels)
+class GroupNorm(nn.GroupNorm):
+    """`nn.GroupNorm`, also where a group has a single value: one image, one channel, a map of 1x1. It gives
+    the bias, as each image of a larger batch gets it; `nn.GroupNorm` raises ValueError."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W)."""
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class SharedTower(nn.Sequential):
@@ -41,7 +44,7 @@ def group_norm_tower(channels: int, width: int, depth: int) -> SharedTower:
     """Return convolution, group norm (32 groups) and ReLU, `depth` times; as in torchvision's FCOS."""
     layers: list[nn.Module] = []
     for i in range(depth):
-        layers += [convolution(width if i else channels, width), group_norm(width), nn.ReLU()]
+        layers += [convolution(width if i else channels, width), GroupNorm(32, width), nn.ReLU()]
     return SharedTower(*layers)
 
 
@@ -52,7 +55,7 @@ def block_tower(channels: int, depth: int, norm: Literal["none", "group"]) -> Sh
         return SharedTower(*(nn.Sequential(convolution(channels, channels), nn.ReLU()) for _ in range(depth)))
     return SharedTower(
         *(
-            nn.Sequential(convolution(channels, channels, None), group_norm(channels), nn.ReLU())
+            nn.Sequential(convolution(channels, channels, None), GroupNorm(32, channels), nn.ReLU())
             for _ in range(depth)
         )
     )
