@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.stress import annotations, images
+from tests.stress import annotations, images, malicious
 from tests.stress.annotation_corrections import CORRECTIONS
 from tests.stress.image_kinds import KINDS, Seen
+from tests.stress.malicious_files import HARMLESS, REFUSALS
 from tests.stress.verdicts import Hang, Refused, Tally, at_most
 from vision_mtl.data.images import BadImageError, read_image
+from vision_mtl.errors import DataError
 
 
 def test_annotation_mutants(capfd: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +75,37 @@ def test_wrong_pixels_are_noticed(tmp_path: Path) -> None:
     assert "off by up to 3" in str(images.wrong_with(good, white - np.uint8(3), None))
     assert "(5, 4, 3)" in str(images.wrong_with(good, white.transpose(1, 0, 2), None))
     assert "refused" in str(images.wrong_with(good, None, "a reason"))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of what it refuses
+def test_malicious_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(REFUSALS) + len(HARMLESS) >= 60
+    code = malicious.attack_all()
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert " 0 wrong" in printed.out
+
+
+def test_what_a_malicious_file_does_is_noticed(tmp_path: Path) -> None:
+    def touches(folder: Path, canary: str) -> None:
+        Path(canary).touch()
+
+    def shows(folder: Path, canary: str) -> None:
+        raise DataError((Path(canary).parent / "secret").read_text())
+
+    def fails(folder: Path, canary: str) -> None:
+        raise KeyError("state")
+
+    attacks = {"touches": touches, "shows": shows, "fails": fails, "passes": lambda folder, canary: None}
+    name = next(iter(REFUSALS))
+    problems = {}
+    for kind, attack in attacks.items():
+        (tmp_path / kind).mkdir()
+        problems[kind] = str(malicious.judge(name, attack, tmp_path / kind)[1])
+    assert "canary" in problems["touches"]
+    assert "root:" in problems["shows"]
+    assert "uncaught KeyError" in problems["fails"]
+    assert "should be refused" in problems["passes"]
 
 
 def test_a_hang_is_noticed() -> None:

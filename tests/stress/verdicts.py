@@ -52,7 +52,9 @@ def at_most(seconds: float) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(6 * seconds, exit=True)  # signals wait until native code returns
+    faulthandler.dump_traceback_later(
+        6 * seconds, exit=True, file=2
+    )  # signals wait until native code returns
     try:
         yield
     finally:
