@@ -228,7 +228,7 @@ def markup(text: str) -> Attack:
 
     def attack(folder: Path, canary: str) -> None:
         sample = Sample((0.5,), 0.5, None, None)
-        summary = Summary(text, [TaskAlone(text, text, False, 0.1, sample, sample)], [], text)
+        summary = Summary([TaskAlone(text, text, False, 0.1, sample, sample)], [], text)
         results = header_of(text)
         results.summary = summary
         cells = Cells(text, [text], [[text]], text)
