@@ -218,6 +218,7 @@ MARKUP = {
     "image": "<img src=x onerror=alert(1)>",
     "attribute": '" onmouseover="alert(1)" x="',
     "end of a style": "</style><svg onload=alert(1)>",
+    "end of a comment": "--><img src=x onerror=alert(1)>",
     "template": "{{ ''.__class__.__mro__ }}{% include '/etc/passwd' %}",
     "formula": "$\\mathrm{<b>}$ \\input{/etc/passwd} $",
 }
@@ -237,6 +238,7 @@ def markup(text: str) -> Attack:
         outside = page.replace(svg, "")
         for found in ("<script>document", "<img", "<svg onload", '" onmouseover="alert'):
             assert found not in outside, f"the page holds {found}"
+        for found in ("<script>document", "<img", "<svg onload"):  # quotes are harmless in its comments
             assert found not in svg, f"the plot holds {found}"
         assert "root:" not in page
 
