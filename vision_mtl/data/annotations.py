@@ -24,7 +24,7 @@ from vision_mtl.errors import DataError
 
 __all__ = ["AnnotationIndex", "Category", "Finding", "Objects", "ValidationReport", "read_annotations"]
 
-FORMAT = 1  # of the cache file; raise it with any change to the arrays or to what validation decides
+FORMAT = 2  # of the cache file; raise it with any change to the arrays or to what validation decides
 
 logger = logging.getLogger(__name__)
 

@@ -100,13 +100,16 @@ def parse_coco(path: Path, file: CocoFile, has_bom: bool = False) -> CocoData:
     areas = np.array(
         [entry.area for entry in entries], np.float64
     )  # None becomes NaN, which JSON cannot hold
-    without_area = np.isnan(areas)
-    areas = np.where(without_area, xywh[:, 2] * xywh[:, 3], areas)
+    products = xywh[:, 2] * xywh[:, 3]
+    without_area, negative_area = np.isnan(areas), (areas < 0) & (products >= 0)
+    areas = np.where(without_area | negative_area, products, areas)
 
     usable = _check_boxes(path, xywh, sizes[rows], ids, corrected, dropped)
     _count(corrected, "annotation without id, numbered", without_id, ids)
     _count(corrected, "annotation without iscrowd, taken as 0", without_crowd, ids)
     _count(corrected, "annotation without area, taken as width x height", without_area, ids)
+    # pycocotools leaves a negative area out of every range of sizes: the object would count for nothing.
+    _count(corrected, "annotation with a negative area, taken as width x height", negative_area, ids)
 
     order = np.argsort(rows, kind="stable")
     counts = np.bincount(rows, minlength=len(image_ids))
@@ -180,7 +183,8 @@ def _check_boxes(
                 "as [x, y, width, height] but fit as [x1, y1, x2, y2]",
                 "Write bbox as [x1, y1, x2 - x1, y2 - y1].")  # fmt: skip
     clipped = clip_boxes(xywh, sizes)
-    inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    inside = (x < image_width) & (y < image_height) & (x + width > 0) & (y + height > 0)
+    sized &= ~inside | (clipped[:, 2:] > clipped[:, :2]).all(axis=1)  # float32 knows no thinner boxes
     usable = sized & inside
     outermost = np.stack([-x, -y, right, bottom]).max(axis=0)
     _count(

@@ -38,6 +38,7 @@ from vision_mtl.data.headers import (
     open_file,
     open_image,
     quiet,
+    refuse_heavy,
 )
 
 JPEG_END = b"\xff\xd9"
@@ -95,12 +96,14 @@ def read_reduced(
         max_pixels: of the whole image.
 
     Raises:
-        BadImageError: missing, not an image, over `max_pixels`, damaged or truncated, or of a pixel type
-            that has no defined way to 8 bits.
+        BadImageError: missing, not an image, over `max_pixels`, far too large a file for its pixels, damaged
+            or truncated, or of a pixel type that has no defined way to 8 bits.
     """
     name = os.fspath(path)
     try:
         with open_file(name) as file:
+            with quiet():
+                refuse_heavy(name, file, max_pixels)
             data = file.read()
     except OSError as error:
         raise BadImageError(name, f"cannot be read ({describe(error)})") from error
@@ -238,14 +241,14 @@ def _decode_pillow(name: str, image: ImageFile.ImageFile, orientation: int) -> n
 
 
 def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Return (H, W, 3) stored pixels as EXIF orientation 1 to 8 wants them seen, contiguous."""
+    """Return (H, W, 3) stored pixels as EXIF orientation 1 to 8 wants them seen, contiguous and writable."""
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)
     if _flips_rows(orientation):
         pixels = pixels[::-1]
     if _flips_columns(orientation):
         pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    return np.require(pixels, requirements=["C", "W"])  # Pillow's are read-only
 
 
 def _flips_rows(orientation: int) -> bool:
