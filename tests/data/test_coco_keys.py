@@ -1,63 +1,55 @@
-"""Keys given twice: found wherever they are read, and nowhere else."""
+"""Keys in JSON text, counted by their quotes."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import random
 
+import numpy as np
 import pytest
 
-from vision_mtl.data.annotations import read_annotations
-from vision_mtl.errors import DataError
+from vision_mtl.data import coco_keys
+from vision_mtl.data.coco_keys import Repeated, count_keys, find_repeated
 
-from .coco_files import GOOD, coco, image
-
-TEXT = json.dumps(coco([image(5, attributes={"kind": "a"}), image(6)], [GOOD]))
+KEYS = ("id", "ab", "x", "longer_key")
 
 
-def read(folder: Path, text: str) -> None:
-    file = folder / "set.json"
-    file.write_text(text, encoding="utf-8")
-    read_annotations(file, None)
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 7, 13, 64, 2**24])
+def test_keys_are_counted_wherever_the_text_is_cut(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coco_keys, "CHUNK", chunk)
+    draw = random.Random(0)
+    for _ in range(20):
+        values = ["id", "x", 1, "a b c: {}", ["ab", {"id": 2}], '":'.replace('"', "")]
+        entries = [
+            {draw.choice(KEYS): draw.choice(values) for _ in range(3)} for _ in range(draw.randrange(6))
+        ]
+        text = json.dumps(entries)
+        found = count_keys(np.frombuffer(text.encode(), np.uint8), KEYS)
+        assert found == {key: text.count(f'"{key}":') for key in KEYS}
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ('"bbox":', '"bbox": [1, 2, 3, 4], "bbox":', r"\$\.annotations\[0\]\.bbox: .*1 annotations: ids 1\)"),
-        ('"width":', '"width": 3, "width":', r"\$\.images\[0\]\.width: .*2 images: ids 5, 6\)"),
-        ('"kind":', '"kind": "b", "kind":', r"\$\.images\[0\]\.attributes\.kind: .*1 images: ids 5\)"),
-        (
-            '"name":',
-            '"n\\u0061me": "x", "name":',
-            r"\$\.categories\[0\]\.name: .*3 categories: ids 90, 0, 7\)",
-        ),
-        (
-            '"annotations":',
-            '"annotations": [], "annotations":',
-            r"\$\.annotations: the key is given twice, and",
-        ),
-        ('"iscrowd":', '"iscrowd": null, "iscrowd":', r"\$\.annotations\[0\]\.iscrowd: "),
-    ],
-)
-def test_a_key_given_twice_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
-    assert old in TEXT
-    with pytest.raises(DataError, match=rf"set\.json: {message}.*Keep one of them"):
-        read(tmp_path, TEXT.replace(old, new))
+GIVEN = {"images": {"id": 2}, "annotations": {"id": 1}}
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("text", "expected"),
     [
-        ('"bbox":', '"more": {"bbox": 1, "id": 2}, "bbox":'),  # deeper, where nobody reads
-        ('"name": "cat"', '"name": "name"'),  # a value
-        ('"kind": "a"', '"kind": "kind", "id": 3'),
-        ('"bbox":', '"score": 1, "score": 2, "bbox":'),  # not read
-        ('"images":', '"info": {"images": [], "annotations": "\\u0061"}, "images":'),
-        ('"area": 25', '"area": null'),
-        ('"bbox":', f'"long": {"9" * 5000}, "id\\u0041": 1, "bbox":'),
+        ('{"images": [{"id": 1}, {"id": 2}], "annotations": [{"id": 3}]}', None),
+        ('{"images": [{"id" : 1}, {"id" : 2}], "annotations": [{"id": 3}]}', None),
+        ('{"info": {"images": 1}, "images": [{"id": 1}, {"id": 2}], "annotations": [{"id": 3}]}', None),
+        (
+            '{"images": [{"id": 1}, {"id": 2, "id": 5}], "annotations": [{"id": 3}]}',
+            Repeated("$.images[1].id", "images", ["5"]),
+        ),
+        (
+            '{"images": [{"id": 1}, {"id": 2, "\\u0069d": 5}], "annotations": [{"id": 3}]}',
+            Repeated("$.images[1].id", "images", ["5"]),
+        ),
+        (
+            '{"images": [], "annotations": [{"id": 3}], "images": [{"id": 1}, {"id": 2}]}',
+            Repeated("$.images", "images", []),
+        ),
     ],
 )
-def test_what_only_looks_like_it_is_read(tmp_path: Path, old: str, new: str) -> None:
-    assert old in TEXT
-    read(tmp_path, TEXT.replace(old, new))
+def test_what_is_given_twice_is_found(text: str, expected: Repeated | None) -> None:
+    assert find_repeated(text.encode(), GIVEN) == expected

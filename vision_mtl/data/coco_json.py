@@ -135,8 +135,14 @@ def _refuse_repeated_keys(path: Path, content: bytes, file: CocoFile) -> None:
     given: dict[str, Counter[str]] = {}
     for section, kind in _SECTIONS.items():
         entries = getattr(file, section)
-        names = [field.name for field in msgspec.structs.fields(kind)]
-        given[section] = Counter({n: sum(getattr(e, n) is not None for e in entries) for n in names})
+        given[section] = Counter(
+            {
+                field.name: len(entries)  # of each entry, or it would not have been read
+                if field.required
+                else sum(getattr(entry, field.name) is not None for entry in entries)
+                for field in msgspec.structs.fields(kind)
+            }
+        )
     given["images"].update(chain.from_iterable(image.attributes or () for image in file.images))
     if found := find_repeated(content, given):
         entries = f" ({len(found.ids)} {found.section}: {listed(found.ids[:10], len(found.ids))})"
