@@ -48,7 +48,8 @@ def convolution_times() -> dict[tuple[str, str], float]:
     times = {}
     for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         for layout, memory in (("NCHW", torch.contiguous_format), ("NHWC", torch.channels_last)):
-            layer = torch.nn.Conv2d(64, 64, 3, padding=1).to(device, dtype, memory_format=memory)
+            layer = torch.nn.Conv2d(64, 64, 3, padding=1, device=device, dtype=dtype)
+            layer = layer.to(memory_format=memory)
             images = torch.zeros(4, 64, 64, 64, device=device, dtype=dtype).to(memory_format=memory)
             times[kind, layout] = 1000 * min(_seconds(layer, images, device) for _ in range(5))
     return times
