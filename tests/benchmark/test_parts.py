@@ -81,8 +81,9 @@ def test_a_profile(name: str, tmp_path: Path) -> None:
     with workspace() as folder:
         (found,) = job.profile(job.quick, CPU, folder, tmp_path / "trace.json.gz")
     kinds = {share.kind for share in found.shares}
-    assert {"convolutions", "norms", "python and other"} <= kinds
+    assert {"convolutions", "python and other"} <= kinds
     assert ("assignment of targets" in kinds) == (name == "train")
+    assert "norms" in kinds or name == "infer"  # where they may be part of the convolutions
     assert (tmp_path / found.trace).is_file()
 
 
