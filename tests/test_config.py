@@ -202,6 +202,23 @@ def test_wrong_files(tmp_path, text):
     assert FILES[text] in found
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: " + "[" * 31 + "]" * 31, "line 1, column .*: nested deeper than 30"),
+        ("data: &a [*a]", "nested deeper than 30"),
+        ("a: &a [1]\nb: [" + "*a," * 60_000 + "]", "over 100,000 values, with all anchors"),
+        ("data: 2001-99-99", "month must be in 1..12"),
+        ("data: !!bool maybe", "not valid YAML"),
+        ("data: {[a]: b}", "unhashable key"),
+    ],
+)
+def test_yaml_out_of_bounds(tmp_path, text, message):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "a.yaml")
+
+
 def test_anchors_and_merged_keys(tmp_path):
     path = write(
         tmp_path,

@@ -51,6 +51,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--draw", action="store_true", help="also write drawings, into DIR/drawings")
     parser.add_argument("--recursive", action="store_true", help="also look into folders inside folders")
     parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="let torch.compile make the network faster, a minute or more at the first images of each size",
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="key=value", help="change the run's config; repeatable"
     )
     return parser.parse_args()
@@ -68,6 +73,7 @@ def main() -> int:
         arguments.draw,
         arguments.recursive,
         arguments.set,
+        arguments.compile,
     )
     return 3 if skipped else 0
 

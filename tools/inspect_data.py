@@ -137,7 +137,7 @@ def open_source(
     if not len(positions):
         raise DataError(f"{index.path}: no usable image to draw")
     data, heads = config.data, label_sources(config.heads)
-    images = FolderImages(arguments.images, index.file_name, data.max_pixels)
+    images = FolderImages(arguments.images, index.file_name, data.max_pixels, data.reduced_decoding)
     root = data_root(data)
     for i, entry in enumerate(data.train):
         if (root / entry.annotations).resolve() == arguments.annotations.resolve():

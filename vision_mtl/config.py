@@ -20,6 +20,8 @@ from vision_mtl.models.trunk import TrunkConfig
 from vision_mtl.training.config import BalancingConfig, EvaluationConfig, TrainingConfig
 
 MAX_BYTES = 1_000_000  # a config is a page of text; larger files are something else
+MAX_DEPTH = 30  # of keys in keys
+MAX_NODES = 100_000  # keys, values and lists, every use of an anchor counted
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -89,24 +91,55 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, of which YAML would keep the last without a word."""
+    """Safe YAML of a bounded size, anchors included, that refuses a key given twice, of which YAML would keep
+    the last without a word."""
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None and _measure(node, {}, MAX_DEPTH)[0] > MAX_NODES:
+            raise yaml.constructor.ConstructorError(problem=f"over {MAX_NODES:,} values, with all anchors")
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode):
+                continue
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"the key '{key.value}' is given twice", problem_mark=key.start_mark
                 )
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int]], room: int) -> tuple[int, int]:
+    """Return how many nodes there are in a node, and how many lie above each other, once all anchors are
+    written out; `known` are the nodes measured so far, by identity. Raise where that is over `room`."""
+    count, height = known.get(id(node), (0, 0))
+    if not count:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        inner = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
+        # An anchor that holds itself never ends, and so runs out of room too.
+        measured = [_measure(part, known, room - 1) for part in inner] if room > 0 else []
+        count = 1 + sum(size for size, _ in measured)
+        height = 1 + max((depth for _, depth in measured), default=0)
+        known[id(node)] = count, height
+    if height > room:
+        raise yaml.constructor.ConstructorError(
+            problem=f"nested deeper than {MAX_DEPTH}", problem_mark=node.start_mark
+        )
+    return count, height
+
+
+# What PyYAML's constructors raise on values that their tag, or their look, does not allow.
+_VALUE_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 
 def _parse_yaml(text: str, place: str) -> Any:
     try:
         return yaml.load(text, _Loader)  # as safe as safe_load: _Loader is a SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, *_VALUE_ERRORS) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error) or "nested too deeply"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from vision_mtl.commands.timing import Timing
 from vision_mtl.comparison.plan import Headline, Plan
-from vision_mtl.comparison.results import Costs, ModelCost, Outcome, Results, Timing, Trial
+from vision_mtl.comparison.results import Costs, ModelCost, Outcome, Results, Trial
 
 HEADLINES = {"objects": Headline("mAP", False), "count": Headline("MAE", True)}
 HEADS = tuple(HEADLINES)

@@ -12,7 +12,7 @@ import numpy as np
 from vision_mtl.data.annotations import AnnotationIndex, Objects, read_annotations
 from vision_mtl.data.categories import map_classes
 from vision_mtl.data.dataset import Source
-from vision_mtl.data.images import BadImageError
+from vision_mtl.data.images import BadImageError, Decoded, Needs
 from vision_mtl.data.labels import HeadLabels
 
 
@@ -26,11 +26,12 @@ class MemoryImages:
     def path(self, position: int) -> str:
         return f"{position}.png"
 
-    def read(self, position: int) -> np.ndarray:
+    def read(self, position: int, needs: Needs | None = None) -> Decoded:
         if position in self.bad:
             raise BadImageError(self.path(position), "is damaged")
         height, width = self.sizes[position]
-        return np.random.default_rng(position).integers(0, 256, (height, width, 3), np.uint8)
+        noise = np.random.default_rng(position).integers(0, 256, (height, width, 3), np.uint8)
+        return Decoded.whole(noise)
 
 
 def objects(

@@ -17,6 +17,20 @@ from vision_mtl.data.images import (
 
 REPO = Path(__file__).resolve().parents[2]
 ODD_IMAGES = REPO.parent / "shared" / "data" / "odd_images"
+# Those of the odd images that are no images any more, and why.
+REFUSED = {
+    "pillow__10ct_32bit_128.tiff": "float pixels from -3.14094",
+    "pillow__bmp__b__reallybig.bmp": "data.max_pixels",
+    "pillow__bmp__b__shortfile.bmp": "truncated",
+    "pillow__bmp__q__pal8os2v2-16.bmp": "BMP header cannot be read",
+    "pillow__crash-2020-10-test.tif": "replace the file",
+    "pillow__crash-f46f5b2f43c370fe65706c11449f567ecc345e74.tif": "replace the file",
+    "pillow__decompression_bomb.gif": "data.max_pixels",
+    "pillow__truncated_end_chunk.png": "ends too early",
+    "pillow__truncated_image.png": "ends too early",
+    "pillow__truncated_jpeg.jpg": "truncated",
+    "pillow__unknown_compression_method.png": "PNG header cannot be read",
+}
 
 # 2 x 3 pixels, all different, so that every turn shows.
 SEEN = np.array(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vision_mtl.data.annotations import AnnotationIndex
-from vision_mtl.data.images import BadImageError
+from vision_mtl.data.images import BadImageError, Decoded, Needs
 
 COLOURS = np.array([[250, 20, 20], [20, 250, 20], [20, 20, 250], [250, 250, 20]], np.uint8)
 
@@ -23,14 +23,14 @@ class PaintedImages:
     def path(self, position: int) -> str:
         return f"{position}.png"
 
-    def read(self, position: int) -> np.ndarray:
+    def read(self, position: int, needs: Needs | None = None) -> Decoded:
         if position in self.bad:
             raise BadImageError(self.path(position), "is damaged")
         image = np.zeros((*self.index.sizes[position], 3), np.uint8)
         found = self.index.objects(position)
         for (x1, y1, x2, y2), number in zip(found.boxes.astype(int), found.classes, strict=True):
             image[y1:y2, x1:x2] = self.colours[number]
-        return image
+        return Decoded.whole(image)
 
 
 def area(boxes: np.ndarray) -> np.ndarray:

@@ -48,6 +48,18 @@ def test_cache_hit_gives_the_same_index(stored: tuple[Path, Path], monkeypatch: 
     assert len(list(folder.iterdir())) == 1
 
 
+def test_cache_hit_does_not_open_the_json(stored: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    file, folder = stored
+    fingerprint = read_annotations(file, folder).fingerprint
+    opened: list[str] = []
+    path_open = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *a: opened.append(self.name) or path_open(self, *a))
+    assert read_annotations(file, folder).fingerprint == fingerprint
+    assert opened == []
+    read_annotations(file, None)
+    assert opened == ["set.json"]
+
+
 def test_touched_file_is_read_again(stored: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     file, folder = stored
     before = read_annotations(file, folder)

@@ -129,6 +129,23 @@ def test_missing_id_crowd_and_area_are_filled_and_counted(read: Any) -> None:
     }
 
 
+def test_negative_area_is_made_again(read: Any) -> None:
+    index = read(coco(annotations=[box(1, 5, [0, 0, 4, 3], area=-1.0), box(2, 5, [0, 0, 4, 3], area=-0.0)]))
+    assert index.areas.tolist() == [12.0, 0.0]
+    assert index.report.lines()[1:] == [
+        "corrected 1: annotation with a negative area, taken as width x height (annotation ids 1)"
+    ]
+
+
+def test_box_too_thin_for_float32_has_no_size(read: Any) -> None:
+    index = read(coco(annotations=[box(1, 5, [100, 10, 1e-9, 5]), box(2, 5, [200, 10, 1e-9, 5])]))
+    assert not index.usable.any()
+    assert {reason: found.examples for reason, found in index.report.dropped.items()} == {
+        "box of zero or negative size": [1],
+        "box wholly outside its image": [2],
+    }
+
+
 def test_byte_order_mark_is_accepted_and_counted(read: Any) -> None:
     index = read(b"\xef\xbb\xbf" + json.dumps(coco()).encode())
     assert len(index) == 2
@@ -214,6 +231,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
         r"\$\.annotations\[1\]\.image_id: Expected `int`, got `str` \(1 bad annotations: ids 2\)",
     ),
     "float id": (coco([image(1.5)]), r"\$\.images\[0\]\.id: Expected `int`, got `float`"),  # type: ignore[arg-type]
+    "id that float64 does not hold": (
+        coco([image(2**53), image(2**53 + 1)]),
+        r"\$\.images\[1\]\.id: Expected `int` <= 9007199254740992 \(1 bad images: ids 9007199254740993\)",
+    ),
+    "long id": (
+        coco([image("x" * 1000)]),  # type: ignore[arg-type]
+        r"1 bad images: ids \"x{36}\.\.\.\)\. Ids are",
+    ),
     "three numbers": (
         coco(annotations=[GOOD, box(2, 5, [0, 0, 5, 5]) | {"bbox": [1, 2, 3]}]),
         r"\$\.annotations\[1\]\.bbox: Expected `array` of length 4 \(1 bad annotations: ids 2\)\. A box is",

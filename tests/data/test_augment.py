@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import albumentations as A
 import numpy as np
 import pytest
 
 from vision_mtl.data.annotations import Objects
-from vision_mtl.data.augment import TRANSFORMS, Augmentation, target_size
+from vision_mtl.data.augment import TRANSFORMS, Augmentation
 from vision_mtl.data.color import RGB_TO_YIQ, change_colors
 from vision_mtl.data.config import ResizeConfig, default_augment
+from vision_mtl.data.window import target_size
 from vision_mtl.errors import ConfigError
 
 from .helpers import objects
@@ -149,17 +152,46 @@ def test_classes_and_crowds_follow_their_rows():
     assert dropped
 
 
+@pytest.mark.parametrize("name", [None, *sorted(TRANSFORMS)])
+def test_samples_are_those_of_albumentations_own_compose(name):
+    entries = default_augment() if name is None else [{"name": "HorizontalFlip"}, {"name": name, "p": 0.7}]
+    augmentation = Augmentation(entries, RESIZE)
+    bounds = A.BboxParams(
+        "albumentations", ["rows"], min_visibility=0.2, min_width=1, min_height=1, clip=True
+    )
+    reference = A.Compose(Augmentation(entries, RESIZE).transforms, bounds)
+    rng = np.random.default_rng(4)
+    for seed in range(4):
+        size = rng.integers(40, 200, 2)
+        corners = rng.uniform(0, size[::-1] - 21, (6, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(2, 20, (6, 2))], axis=1)
+        given = objects(*boxes.tolist())
+        image = rng.integers(0, 256, (*size, 3), np.uint8)
+        result, kept, rows = augmentation(image, given, [7, seed])
+
+        generator = np.random.default_rng(np.random.SeedSequence([7, seed]))
+        reference.set_random_state(generator, random.Random(int(generator.integers(2**63))))
+        scale = np.array([*size[::-1], *size[::-1]])
+        expected = reference(image=image, bboxes=given.boxes / scale, rows=np.arange(6.0))
+        np.testing.assert_array_equal(result, expected["image"])
+        assert rows.tolist() == [int(row) for row in expected["rows"]]
+        seen = np.array(expected["bboxes"]).reshape(-1, 4) * [*result.shape[1::-1], *result.shape[1::-1]]
+        np.testing.assert_allclose(kept.boxes, seen, rtol=1e-6, atol=1e-5)
+
+
 @pytest.mark.parametrize("least", [0.0, 0.2, 0.6])
 def test_boxes_hardly_visible_are_dropped(least):
     entry = {"name": "ScaleJitter", "scale": [1.5, 2.5], "aspect": [1.0, 1.0]}
     all_boxes = Augmentation([entry], RESIZE, min_visibility=0.0)
     some = Augmentation([entry], RESIZE, min_visibility=least)
+    drawn, draw = [], all_boxes.transforms[0].draw
+    all_boxes.transforms[0].draw = lambda *a: drawn.append(draw(*a)) or drawn[-1]
     dropped = 0
     for seed in range(60):
         image, given = rectangle(seed)
         _, kept, _ = some(image, given, [seed])
         _, known, _ = all_boxes(image, given, [seed])
-        crop = all_boxes.pipeline.transforms[0].get_applied_params()["crop"]
+        crop = drawn[-1].crop
         x1, y1, x2, y2 = given.boxes[0].clip([crop[0], crop[1]] * 2, [crop[2], crop[3]] * 2)
         sides = given.boxes[0, 2:] - given.boxes[0, :2]
         share = (x2 - x1) * (y2 - y1) / sides.prod()

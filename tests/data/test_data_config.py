@@ -78,7 +78,7 @@ def test_everything_together(tiny_coco_root):
     dataset = loader.loader.dataset
     assert isinstance(dataset.augmentation, MultiScale)
     assert [a.resize.shorter for a in dataset.augmentation.augmentations] == [48, 64]
-    assert all(a.pipeline.transforms[0].keep_boxes for a in dataset.augmentation.augmentations)
+    assert all(a.transforms[0].keep_boxes for a in dataset.augmentation.augmentations)
     assert dataset.mixing.stop == 3
     # Of 8 images 3 have category 21, 4 others have 3 or 7, and one is empty: 11.01 images, rounded up.
     assert batches.factors.sum() == pytest.approx(3 * (0.9 * 8 / 3) ** 0.5 + 4 * (0.9 * 8 / 4) ** 0.5 + 1)

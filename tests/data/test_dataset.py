@@ -13,7 +13,7 @@ from vision_mtl.data.augment import Augmentation
 from vision_mtl.data.categories import map_classes
 from vision_mtl.data.config import ResizeConfig, default_augment
 from vision_mtl.data.dataset import Dataset, Source, collate, describes_whole_image, padded
-from vision_mtl.data.images import BadImageError
+from vision_mtl.data.images import BadImageError, Decoded
 from vision_mtl.data.labels import HeadLabels, LabelledFile, LabelSource, read_labels, read_shared_labels
 
 from .helpers import index_of, source_of
@@ -144,7 +144,8 @@ def test_damaged_image_is_returned_not_raised(index):
 
 def test_size_that_differs_from_the_annotations(index, monkeypatch):
     source = source_of(index)
-    monkeypatch.setattr(type(source.images), "read", lambda self, position: np.zeros((160, 120, 3), np.uint8))
+    other = Decoded.whole(np.zeros((160, 120, 3), np.uint8))
+    monkeypatch.setattr(type(source.images), "read", lambda self, position, needs: other)
     error = Dataset([source], RESIZE)[0, 0, 0]
     assert isinstance(error, BadImageError)
     assert "120x160" in str(error)

@@ -62,7 +62,7 @@ def test_grey_images_and_their_labels(tmp_path: Path, folder: Path, end: str) ->
     assert index.attribute_fields == ["label"]
     assert index.attribute("label") == [7, 0, 7]
     for position in range(3):
-        image = images.read(position)
+        image = images.read(position).pixels
         assert image.dtype == np.uint8
         assert image.flags.writeable
         assert np.array_equal(image, np.stack([GREY[position]] * 3, axis=2))
@@ -72,9 +72,9 @@ def test_grey_images_and_their_labels(tmp_path: Path, folder: Path, end: str) ->
 def test_colours_are_in_their_order(tmp_path: Path, folder: Path, end: str) -> None:
     index, images = read_idx(*write_pair(tmp_path, COLOUR, LABELS, end))
     assert index.sizes.tolist() == [[2, 4]] * 3
-    assert np.array_equal(images.read(2), COLOUR[2])
-    images.read(2)[:] = 0
-    assert np.array_equal(images.read(2), COLOUR[2])
+    assert np.array_equal(images.read(2).pixels, COLOUR[2])
+    images.read(2).pixels[:] = 0
+    assert np.array_equal(images.read(2).pixels, COLOUR[2])
 
 
 def test_there_are_no_objects(tmp_path: Path, folder: Path) -> None:
@@ -114,7 +114,7 @@ def test_mnist_itself(folder: Path) -> None:
     assert len(index) == 10_000
     assert np.array_equal(np.unique(index.sizes, axis=0), [[28, 28]])
     assert index.attribute("label")[:8] == [7, 2, 1, 0, 4, 1, 4, 9]
-    seven = images.read(0)[..., 0]
+    seven = images.read(0).pixels[..., 0]
     rows, columns = np.nonzero(seven > 127)
     assert (rows.min(), rows.max()) == (7, 26)  # the digits' boxes have 20 pixels
     bar, stem = np.ptp(columns[rows < 10]), np.ptp(columns[rows > 20])
@@ -156,7 +156,7 @@ def test_a_gzipped_file_is_unpacked_once(
     assert isinstance(images, IdxImages)
     assert isinstance(images.pixels, np.memmap)
     assert Path(images.pixels.filename) == copy.resolve()
-    assert np.array_equal(images.read(2)[..., 1], GREY[2])
+    assert np.array_equal(images.read(2).pixels[..., 1], GREY[2])
 
 
 @pytest.mark.parametrize("change", ["time", "content", "inode"])
@@ -182,7 +182,7 @@ def test_a_changed_file_is_unpacked_again_and_the_old_copy_goes(
         assert pixels.stat().st_size == stat.st_size
     _, images = read_idx(pixels, labels)
     expected = GREY if change == "time" else GREY + 1
-    assert np.array_equal(images.read(1)[..., 0], expected[1])
+    assert np.array_equal(images.read(1).pixels[..., 0], expected[1])
     (after,) = copies(folder)
     assert after != before
 
@@ -202,7 +202,7 @@ def test_a_damaged_copy_is_made_again(
         copy.write_bytes(content[:-1] if isinstance(damage, str) else damage)
     _, images = read_idx(*paths)
     assert "unpacking again" in caplog.text
-    assert np.array_equal(images.read(2)[..., 0], GREY[2])
+    assert np.array_equal(images.read(2).pixels[..., 0], GREY[2])
     assert copies(folder) == [copy]
     assert copy.read_bytes() == content
 
@@ -218,7 +218,7 @@ def test_without_a_cache_the_pixels_are_in_memory(
     again = pickle.loads(pickle.dumps(images))
     for source in (images, again):
         assert not isinstance(source.pixels, np.memmap)
-        assert np.array_equal(source.read(2)[..., 0], GREY[2])
+        assert np.array_equal(source.read(2).pixels[..., 0], GREY[2])
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -228,7 +228,7 @@ def test_other_processes_map_the_same_pixels(tmp_path: Path, folder: Path, end: 
     text = pickle.dumps(images)
     assert len(text) < 600
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert np.array_equal(pool.apply(images.read, (400,))[..., 2], many[400])
+        assert np.array_equal(pool.apply(images.read, (400,)).pixels[..., 2], many[400])
     again = pickle.loads(pickle.dumps(index))
     assert again.file_name(499) == index.file_name(499)
     assert again.attribute("label") == many[:, 0, 0].tolist()

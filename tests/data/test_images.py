@@ -58,8 +58,8 @@ def whole_index() -> Index:
 
 def test_folder_images(folder: Path) -> None:
     source = pickle.loads(pickle.dumps(FolderImages(folder, whole_index().file_name)))
-    np.testing.assert_array_equal(source.read(2), SEEN)
-    assert source.read(3).shape == (64, 48, 3)
+    np.testing.assert_array_equal(source.read(2).pixels, SEEN)
+    assert source.read(3).pixels.shape == (64, 48, 3)
     assert source.path(2) == str(folder / "sub" / "c.png")
     with pytest.raises(BadImageError, match="max_pixels"):
         FolderImages(folder, whole_index().file_name, max_pixels=5).read(0)

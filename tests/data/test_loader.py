@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from vision_mtl.data.augment import Augmentation, target_size
+from vision_mtl.data.augment import Augmentation
 from vision_mtl.data.config import ResizeConfig, default_augment
 from vision_mtl.data.dataset import Dataset, padded
 from vision_mtl.data.images import BadImageError
 from vision_mtl.data.loader import EvaluationBatches, Loader, TrainingBatches, default_workers
+from vision_mtl.data.window import target_size
 from vision_mtl.errors import DataError
 
 from .helpers import index_of, source_of

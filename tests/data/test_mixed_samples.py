@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from vision_mtl.data.augment import Augmentation, target_size
+from vision_mtl.data.augment import Augmentation
 from vision_mtl.data.config import DataConfig, MixConfig, ResizeConfig, SourceConfig, default_augment
 from vision_mtl.data.dataset import Dataset, training_dataset
 from vision_mtl.data.images import BadImageError
 from vision_mtl.data.labels import HeadLabels, LabelSource, read_labels
 from vision_mtl.data.loader import Loader, TrainingBatches
 from vision_mtl.data.mixing import FILL, Mixing
+from vision_mtl.data.window import target_size
 
 from .helpers import index_of, source_of
 from .pictures import COLOURS, PaintedImages, area, inside

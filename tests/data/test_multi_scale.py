@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from vision_mtl.data.augment import Augmentation, target_size
+from vision_mtl.data.augment import Augmentation
 from vision_mtl.data.config import DataConfig, MixConfig, ResizeConfig, default_augment
 from vision_mtl.data.dataset import training_dataset
 from vision_mtl.data.loader import Loader, TrainingBatches
 from vision_mtl.data.multi_scale import MultiScale
+from vision_mtl.data.window import target_size
 
 from .helpers import index_of, source_of
 

@@ -184,7 +184,7 @@ def test_idx_files_beside_boxes(root):
     assert second.labels["digit"].targets.tolist() == [1, 0, 2, 0, 3]
     assert [first.has_boxes, second.has_boxes] == [True, False]
     assert second.positions.tolist() == [0, 1, 2, 3, 4]
-    assert (second.images.read(2) == pixels[2][..., None]).all()
+    assert (second.images.read(2).pixels == pixels[2][..., None]).all()
     assert not Dataset([first, second], ResizeConfig()).partial  # nothing is said about boxes at all
     with pytest.raises(ConfigError, match=r"data\.train\[0\]\.images: no file '.*digits'"):
         open_sources(config(root, {**digits, "images": "digits"}), "train", {})

@@ -44,7 +44,7 @@ def test_training_source(tiny_coco):
     assert source.labels["kind"].vocabulary == ("clean", "dirty")
     assert source.labels["presence"].vocabulary == ("bolt", "nut", "washer")
     assert source.labels["count"].targets.tolist() == [1, 2, 1, 0, 1, 3, 2, 1]
-    assert source.images.read(0).shape == (64, 96, 3)
+    assert source.images.read(0).pixels.shape == (64, 96, 3)
 
 
 @pytest.mark.parametrize(("key", "kind"), [("images", "folder"), ("annotations", "file")])

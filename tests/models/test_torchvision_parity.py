@@ -24,8 +24,8 @@ from tests.heads.torchvision_weights import (
     with_area,
 )
 from tests.models.torchvision_files import EXAMPLES, SLOTS, example, saved, started
-from vision_mtl.data.augment import resize_image, target_size
 from vision_mtl.data.config import ResizeConfig
+from vision_mtl.data.window import resize_image, target_size
 from vision_mtl.heads.base import LabelInfo
 from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.structures import Batch, Detections, ImageMeta

@@ -20,6 +20,7 @@ from vision_mtl.inference.writers import (
     write_drawing,
     write_predictions,
 )
+from vision_mtl.models.compiling import compile_network
 from vision_mtl.models.folding import for_inference
 from vision_mtl.models.precision import resolve_precision
 from vision_mtl.models.published import coco_classes
@@ -51,6 +52,7 @@ def infer_with_checkpoint(
     draw: bool,
     recursive: bool,
     overrides: Sequence[str] = (),
+    compiled: bool = False,
 ) -> int:
     """Predict files as `tools/infer.py` does; return how many could not be read.
 
@@ -65,14 +67,18 @@ def infer_with_checkpoint(
     config = trained.config
     device = choose_device(config.training.device)
     dtype = resolve_precision(config.training.precision, device)
+    model = for_inference(trained.model.to(device), dtype)
+    if compiled:
+        compile_network(model, frozen=True)
     predictor = Predictor(
-        model=for_inference(trained.model.to(device), dtype),
+        model=model,
         resize=config.data.resize,
         device=device,
         dtype=dtype,
         batch_size=config.data.eval_batch_size,
         workers=config.data.workers,
         max_pixels=config.data.max_pixels,
+        reduced=config.data.reduced_decoding,
     )
     detectors = [name for name, head in config.heads.items() if head.label_source() is None]
     classes = {category: i for name in detectors for i, category in enumerate(trained.labels[name].ids)}

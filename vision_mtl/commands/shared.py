@@ -68,24 +68,29 @@ def open_checkpoint(path: str | Path, overrides: Sequence[str] = ()) -> Trained:
         overrides: `key=value` changes to the run's config, e.g. `data.root=...`.
 
     Raises:
-        CheckpointError: damaged, or overrides that change the network.
+        CheckpointError: damaged, without the parts of a run's checkpoint, or overrides that change the
+            network.
     """
     state = load_checkpoint(path)
-    tree = state["config"]
+    try:
+        tree, average = dict(state["config"]), dict(state["average"])
+        labels = {name: msgspec.convert(info, LabelInfo) for name, info in state["labels"].items()}
+        progress = msgspec.convert(state["progress"], Progress)
+    except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
+        raise CheckpointError(f"'{path}' is no checkpoint of this version: {error!r}") from error
     for override in overrides:
         apply_override(tree, override)
     config = config_from_tree(tree, str(path))
-    labels = {name: msgspec.convert(info, LabelInfo) for name, info in state["labels"].items()}
     if config.heads.keys() - labels.keys():
         raise CheckpointError(
             f"'{path}' has no head {sorted(config.heads.keys() - labels.keys())}, only {list(labels)}"
         )
     model = build_model(config.model(), labels)
     try:
-        model.load_state_dict(state["average"])
-    except RuntimeError as error:
+        model.load_state_dict(average)
+    except (RuntimeError, TypeError) as error:
         raise CheckpointError(f"'{path}' does not fit the network of the overrides: {error}") from error
-    return Trained(model.eval(), config, labels, Progress(**state["progress"]))
+    return Trained(model.eval(), config, labels, progress)
 
 
 def is_config(path: str | Path) -> bool:

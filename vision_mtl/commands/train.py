@@ -27,6 +27,7 @@ from vision_mtl.data.sources import open_evaluation, open_sources
 from vision_mtl.errors import ConfigError
 from vision_mtl.files import whole
 from vision_mtl.heads.base import LabelInfo
+from vision_mtl.models.compiling import compile_network
 from vision_mtl.models.multitask import MultiTaskModel, build_model
 from vision_mtl.models.precision import resolve_precision
 from vision_mtl.models.vocabulary import label_infos, label_sources, trained_categories
@@ -257,6 +258,8 @@ def train_from_config(
     started_from = None if resume else load_weights(model, config.model(), data.labels)
     check_best(model, data.val, config.evaluation.best, config.evaluation.backend)
     run = build_run(config, data, model, device, folder)
+    if config.training.compile:
+        compile_network(run.model, frozen=False)
     make_folder(folder)  # only now: nothing is written before all of the input has proved good
     with sole_user(folder):
         return finish(run, config, data, started_from, resume, changed)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import statistics
-import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
 from vision_mtl.allocator import keep_freed_memory
 from vision_mtl.commands.shared import Trained, choose_device, open_checkpoint
+from vision_mtl.commands.timing import Timing, measure_in_turn
 from vision_mtl.commands.train import TrainingData, build_run
-from vision_mtl.comparison.results import Costs, ModelCost, Timing
+from vision_mtl.comparison.results import Costs, ModelCost
 from vision_mtl.config import Config
 from vision_mtl.data.dataset import Dataset, Source, collate
 from vision_mtl.data.loader import EvaluationBatches
@@ -27,8 +25,6 @@ from vision_mtl.training.step import optimizer_step
 WARM_UP = 3  # rounds that are not counted
 ROUNDS = 15  # that are
 IMAGES = 8  # batches, at most, that the rounds take in turn
-
-Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -112,38 +108,6 @@ def measure_costs(
         alone={name: cost for (kind, name), cost in costs.items() if kind == "alone"},
         together={name: cost for (kind, name), cost in costs.items() if kind == "together"},
     )
-
-
-def measure_in_turn(
-    calls: Mapping[Key, Callable[[int], object]], device: torch.device, warm_up: int, rounds: int
-) -> dict[Key, Timing]:
-    """Call each once a round and return what the rounds after the warm-up took.
-
-    Args:
-        calls: what to measure; each gets the number of the round.
-        device: where they run.
-        warm_up: rounds that are not counted.
-        rounds: rounds that are, at least 2.
-    """
-    seconds: dict[Key, list[float]] = {key: [] for key in calls}
-    for i in range(warm_up + rounds):
-        for key, call in calls.items():
-            _wait(device)
-            started = time.perf_counter()
-            call(i)
-            _wait(device)
-            seconds[key].append(time.perf_counter() - started)
-    return {key: _timing(values[warm_up:]) for key, values in seconds.items()}
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _timing(seconds: Sequence[float]) -> Timing:
-    lower, median, upper = statistics.quantiles(seconds, n=4, method="inclusive")
-    return Timing(median, lower, upper)
 
 
 def _answering(bench: Bench, model: MultiTaskModel, batches: Sequence[Batch]) -> Callable[[int], None]:

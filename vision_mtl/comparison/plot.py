@@ -25,7 +25,7 @@ def comparison_figure(summary: Summary, title: str) -> Figure:
         samples = [single.score, *(way.tasks[i].score for way in summary.together)]
         _dots(axes, names, samples, [ALONE_COLOUR, *[TOGETHER_COLOUR] * len(summary.together)])
         better = "lower is better" if single.lower_is_better else "higher is better"
-        axes.set(title=single.task, ylabel=f"{single.metric} ({better})")
+        axes.set(title=_plain(single.task), ylabel=f"{single.metric} ({better})")
     last = panels[-1]
     deltas = [way.delta_m for way in summary.together]
     _dots(last, names[1:], deltas, [TOGETHER_COLOUR] * len(deltas))
@@ -34,8 +34,13 @@ def comparison_figure(summary: Summary, title: str) -> Figure:
             last.errorbar(x, delta.mean, delta.error, color="black", capsize=4, linewidth=1)
     last.axhline(0, color=ALONE_COLOUR, linewidth=1)
     last.set(title="Δm against alone", ylabel="% (higher is better)")
-    figure.suptitle(title.replace("$", r"\$"))  # which would begin a formula
+    figure.suptitle(_plain(title))
     return figure
+
+
+def _plain(text: str) -> str:
+    """Return text in which no dollar sign begins a formula."""
+    return text.replace("$", r"\$")
 
 
 def _dots(axes: Axes, names: Sequence[str], samples: Sequence[Sample], colours: Sequence[str]) -> None:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from vision_mtl.commands.timing import Timing
+
 COMBINED = "combined"  # the way of training that starts from single-task models
 ALONE = "fixed"  # the balancing of a single head, which has nothing to balance
 
@@ -54,14 +56,6 @@ class Outcome(msgspec.Struct, frozen=True):
     training_seconds: float | None
     diverged: str | None = None
     conflict: str | None = None
-
-
-class Timing(msgspec.Struct, frozen=True):
-    """Seconds of one call, several times: the median and the quartiles."""
-
-    median: float
-    lower: float
-    upper: float
 
 
 class ModelCost(msgspec.Struct, frozen=True):

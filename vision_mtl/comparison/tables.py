@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from vision_mtl.commands.timing import Timing
 from vision_mtl.comparison.conclusion import cost_ratios
 from vision_mtl.comparison.results import (
     Costs,
@@ -17,7 +18,6 @@ from vision_mtl.comparison.results import (
     Sample,
     Summary,
     TaskTogether,
-    Timing,
     Together,
 )
 from vision_mtl.progress import duration

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,13 +18,13 @@ import numpy as np
 
 from vision_mtl.data.cache import cache_folder
 from vision_mtl.data.coco_checks import Finding, ValidationReport, clip_boxes, parse_coco
-from vision_mtl.data.coco_json import Category
+from vision_mtl.data.coco_json import Category, decode_coco
 from vision_mtl.data.index_cache import DamagedCacheError, read_packed, write_packed
 from vision_mtl.errors import DataError
 
 __all__ = ["AnnotationIndex", "Category", "Finding", "Objects", "ValidationReport", "read_annotations"]
 
-FORMAT = 1  # of the cache file; raise it with any change to the arrays or to what validation decides
+FORMAT = 2  # of the cache file; raise it with any change to the arrays or to what validation decides
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +130,7 @@ class AnnotationIndex:
 
     def file_name(self, i: int) -> str:
         """Return image i's file name, relative to the image folder."""
-        start, stop = self._arrays["name_offsets"][[i, i + 1]]
+        start, stop = self._arrays["name_offsets"][i : i + 2].tolist()
         return self._arrays["names"][start:stop].tobytes().decode()
 
     def objects(self, i: int) -> Objects:
@@ -188,13 +190,11 @@ def read_annotations(
     path = Path(path)
     folder = cache_folder() if cache == "default" else cache
     if folder is None:
-        _, content = _read(path)
-        return AnnotationIndex(str(path), *_parse(path, content))
+        return AnnotationIndex(str(path), *_read(path)[1:])
     file = _cache_file(path, folder)
     stored = _load(path, file, _stamp_of(path))
     if stored is None:
-        stamp, content = _read(path)
-        arrays, facts = _parse(path, content)
+        stamp, arrays, facts = _read(path)
         try:
             write_packed(file, arrays, {"stamp": stamp, "facts": msgspec.json.encode(facts).decode()})
         except OSError as error:
@@ -233,13 +233,20 @@ def _renamed(
     return tuple(kept), np.array(places, np.int64)
 
 
-def _parse(path: Path, content: bytes) -> tuple[dict[str, np.ndarray], Facts]:
-    data = parse_coco(path, content)
-    fingerprint = hashlib.sha256(content).hexdigest()
-    return data.arrays, Facts(data.categories, fingerprint, data.report, data.attribute_fields)
+def _read(path: Path) -> tuple[str, dict[str, np.ndarray], Facts]:
+    """Return the stamp of the very file that was read, its arrays and its facts."""
+    stamp, content = _content(path)
+    has_bom = content.startswith(codecs.BOM_UTF8)
+    with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter free to decode
+        digest = pool.submit(hashlib.sha256, content)
+        file = decode_coco(path, content)
+        fingerprint = digest.result().hexdigest()
+    del content, digest  # it is larger than all that is made from it
+    data = parse_coco(path, file, has_bom)
+    return stamp, data.arrays, Facts(data.categories, fingerprint, data.report, data.attribute_fields)
 
 
-def _read(path: Path) -> tuple[str, bytes]:
+def _content(path: Path) -> tuple[str, bytes]:
     """Return the stamp of the very file that was read, and its content."""
     try:
         with path.open("rb") as stream:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import inspect
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
 from vision_mtl.data.annotations import Objects
 from vision_mtl.data.color import change_colors
 from vision_mtl.data.config import ResizeConfig
+from vision_mtl.data.decode import Decoded, Needs
+from vision_mtl.data.window import Window, target_size
 from vision_mtl.errors import ConfigError, nearest
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # its import otherwise asks the network for a newer release
@@ -32,20 +33,6 @@ _ALBUMENTATIONS = """
 """
 
 MIN_SIDE = 16  # thinner inputs are only resized: several transforms fail on single rows and columns
-
-
-def target_size(height: int, width: int, resize: ResizeConfig) -> tuple[int, int]:
-    """Return the (height, width) that an image of `height` x `width` pixels gets, at least 1 x 1."""
-    factor = min(resize.shorter / min(height, width), resize.longer / max(height, width))
-    return max(1, round(height * factor)), max(1, round(width * factor))
-
-
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize (H, W, 3) uint8 to `size` (height, width): area average when shrinking, else bilinear."""
-    if image.shape[:2] == size:
-        return image
-    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def _checked_range(name: str, value: Any, least: float) -> tuple[float, float]:
@@ -101,12 +88,12 @@ class ScaleJitter(A.DualTransform):
     def targets_as_params(self) -> list[str]:
         return ["image", "bboxes"]
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the window: `crop` (left, top, right, bottom) in original pixels, `size` (height, width)."""
-        height, width = params["shape"][:2]
+    def draw(self, size: tuple[int, int], bboxes: np.ndarray) -> Window:
+        """Draw the window on an image of `size` (height, width) with normalised boxes (N, 4 or more)."""
+        height, width = size
         window = target_size(height, width, self.resize)
         if self.py_random.random() >= self.chance:
-            return {"crop": (0, 0, width, height), "size": window}
+            return Window((0, 0, width, height), window)
         scale = max(np.exp(self.py_random.uniform(*self.log_scale)), MIN_SIDE / min(window))
         stretch = np.exp(self.py_random.uniform(*self.log_aspect)) ** 0.5
         # From here on (width, height): of the window, of the whole image scaled, and of it as it is.
@@ -114,8 +101,8 @@ class ScaleJitter(A.DualTransform):
         scaled = shown * scale * [stretch, 1 / stretch]
         full = np.array([width, height], dtype=np.float64)
         first, last = full, np.zeros(2)
-        if self.keep_boxes and len(data["bboxes"]):
-            boxes = np.asarray(data["bboxes"], dtype=np.float64)[:, :4] * np.tile(full, 2)
+        if self.keep_boxes and len(bboxes):
+            boxes = bboxes[:, :4] * np.tile(full, 2)
             first, last = boxes[:, :2].min(0), boxes[:, 2:].max(0)
             # One factor for both sides: shrinking only the side that does not fit would distort.
             scaled *= min(1.0, (shown * full / (np.maximum(last - first, 1e-6) * scaled)).min())
@@ -126,18 +113,19 @@ class ScaleJitter(A.DualTransform):
         # Whole pixels outwards, so that no kept box is cut; the margin is for rounding in the sums above.
         start = np.floor(corner + 1e-6).astype(int)
         stop = np.maximum(np.minimum(np.ceil(corner + extent - 1e-6), full).astype(int), start + 1)
-        size = np.minimum(np.round((stop - start) * scaled / full), shown).clip(1).astype(int)
-        return {"crop": (*start.tolist(), *stop.tolist()), "size": (int(size[1]), int(size[0]))}
+        wide, high = np.minimum(np.round((stop - start) * scaled / full), shown).clip(1).astype(int).tolist()
+        return Window((*start.tolist(), *stop.tolist()), (high, wide))
 
-    def apply(self, img: np.ndarray, crop: tuple[int, ...], size: tuple[int, int], **_: Any) -> np.ndarray:
-        return resize_image(img[crop[1] : crop[3], crop[0] : crop[2]], size)
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        return {"window": self.draw(params["shape"][:2], data["bboxes"])}
+
+    def apply(self, img: np.ndarray, window: Window, **_: Any) -> np.ndarray:
+        return window.cut(img)
 
     def apply_to_bboxes(
-        self, bboxes: np.ndarray, crop: tuple[int, ...], shape: tuple[int, ...], **_: Any
+        self, bboxes: np.ndarray, window: Window, shape: tuple[int, ...], **_: Any
     ) -> np.ndarray:
-        full = np.array([shape[1], shape[0]] * 2)
-        start, extent = np.array(crop[:2] * 2), np.array([crop[2] - crop[0], crop[3] - crop[1]] * 2)
-        return np.concatenate([(bboxes[:, :4] * full - start) / extent, bboxes[:, 4:]], axis=1)
+        return window.move(bboxes, np.array(shape[1::-1]))
 
 
 class ColorJitter(A.ImageOnlyTransform):
@@ -253,50 +241,86 @@ class Augmentation:
         min_visibility: float = 0.2,
     ) -> None:
         self.resize, self.min_visibility = resize, min_visibility
-        self.pipeline = self._compose(build_transforms(entries, resize, keep_boxes))
-        self.resize_only = self._compose(build_transforms([], resize, keep_boxes))
-
-    def _compose(self, transforms: list[Any]) -> A.Compose:
-        return A.Compose(
-            transforms,
-            bbox_params=A.BboxParams(
-                format="albumentations",
-                label_fields=["rows"],
-                min_visibility=self.min_visibility,
-                min_width=1,
-                min_height=1,
-                clip=True,
-                filter_invalid_bboxes=True,
-            ),
-        )
+        self.transforms = build_transforms(entries, resize, keep_boxes)
+        self.resize_only = build_transforms([], resize, keep_boxes)
 
     def __call__(
         self, image: np.ndarray, objects: Objects, seed: Sequence[int]
     ) -> tuple[np.ndarray, Objects, np.ndarray]:
-        """Augment one sample.
+        """Augment an image, (H, W, 3) uint8, that is there; see `read` for the rest."""
+        decoded = Decoded.whole(image)
+        return self.read(lambda _: decoded, decoded.size, objects, seed)
+
+    def read(
+        self,
+        read: Callable[[Needs | None], Decoded],
+        size: tuple[int, int],
+        objects: Objects,
+        seed: Sequence[int],
+    ) -> tuple[np.ndarray, Objects, np.ndarray]:
+        """Draw what the sample will show, read the image at the scale that this needs, and augment it.
 
         Args:
-            image: (H, W, 3) uint8.
-            objects: boxes xyxy in the image's pixels.
+            read: gives the image; told what it will be shrunk to where `ScaleJitter` is the first transform.
+            size: the image's own (height, width).
+            objects: boxes xyxy in the image's own pixels.
             seed: integers that alone decide the randomness.
 
         Returns:
             image (H', W', 3) uint8, surviving objects in its pixels, and their (N',) rows in the input.
         """
-        generator = np.random.default_rng(np.random.SeedSequence(seed))
-        height, width = image.shape[:2]
+        height, width = size
         thin = min(target_size(height, width, self.resize)) < MIN_SIDE
-        pipeline = self.resize_only if thin else self.pipeline
-        pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))
-        boxes = objects.boxes.astype(np.float64) / [width, height, width, height]
-        # Rows travel as the label, and classes and crowd flags are looked up: labels come back as floats.
-        result = pipeline(image=image, bboxes=boxes, rows=np.arange(len(boxes), dtype=np.float64))
-        rows = np.asarray(result["rows"], dtype=np.float64).round().astype(np.int64).reshape(-1)
-        height, width = result["image"].shape[:2]
-        boxes = np.asarray(result["bboxes"], dtype=np.float64).reshape(-1, 4)
+        first, *others = self.resize_only if thin else self.transforms
+        _seed([first, *others], seed)
+        # Albumentations' `Compose`, written out: its checks took longer than the small transforms. The rows
+        # travel as a fifth column.
+        boxes = np.empty((len(objects.boxes), 5))
+        boxes[:, :4] = objects.boxes / np.array([width, height, width, height], np.float64)
+        boxes[:, 4] = np.arange(len(boxes))
+        if isinstance(first, ScaleJitter):
+            window = first.draw(size, boxes)
+            decoded = read(window.needs)
+            window = window.reduced(decoded.factor)
+            image = window.cut(decoded.pixels)
+            boxes = window.move(boxes, np.array([width, height]) / decoded.factor)
+            boxes = _visible(boxes, image, self.min_visibility)
+        else:
+            image, others = read(None).pixels, [first, *others]
+        for transform in others:
+            result = transform(image=image, bboxes=boxes)
+            image = result["image"]
+            if result["bboxes"] is not boxes:
+                boxes = _visible(result["bboxes"], image, self.min_visibility)
+        height, width = image.shape[:2]
+        rows = boxes[:, 4].round().astype(np.int64)
         survivors = Objects(
-            boxes=(boxes * [width, height, width, height]).astype(np.float32),
+            boxes=(boxes[:, :4] * [width, height, width, height]).astype(np.float32),
             classes=objects.classes[rows],
             crowd=objects.crowd[rows],
         )
-        return np.ascontiguousarray(result["image"]), survivors, rows
+        return np.ascontiguousarray(image), survivors, rows
+
+
+def _seed(transforms: Sequence[A.BasicTransform], seed: Sequence[int]) -> None:
+    generator = np.random.default_rng(np.random.SeedSequence(seed))
+    python = random.Random(int(generator.integers(2**63)))
+    python.random()  # what `Compose` drew first: seeds keep their meaning
+    for transform in transforms:
+        transform.set_random_state(generator, python)
+
+
+def _visible(boxes: np.ndarray, image: np.ndarray, min_visibility: float) -> np.ndarray:
+    """Return the normalised boxes (N, 5) clipped to the image, without those of which too little is left.
+
+    As albumentations has it: at least `min_visibility` of the area, and a pixel of width and of height.
+    """
+    scale = np.array([image.shape[1], image.shape[0]] * 2, np.float64)
+    pixels = boxes[:, :4] * scale
+    clipped = pixels.clip(0, scale)
+    areas = (pixels[:, 2:] - pixels[:, :2]).prod(axis=1)
+    sides = clipped[:, 2:] - clipped[:, :2]
+    small = 1e-7
+    kept = (areas >= small) & (sides >= 1 - small).all(axis=1)
+    kept &= sides.prod(axis=1) >= min_visibility * (areas + small)
+    return np.concatenate([clipped / scale, boxes[:, 4:]], axis=1)[kept]

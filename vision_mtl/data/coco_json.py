@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
+import gc
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw
 
+from vision_mtl.data.coco_keys import find_repeated
 from vision_mtl.errors import DataError
 
-Id = Annotated[int, Meta(ge=-(2**62), le=2**62)]
+# Evaluation holds ids in float64 arrays, as pycocotools does: beyond this they are no longer exact.
+Id = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 Pixels = Annotated[int, Meta(ge=1, le=2**31)]
 # The bound keeps x + width and width * height finite.
 Coordinate = Annotated[float, Meta(ge=-1e9, le=1e9)]
@@ -56,13 +63,14 @@ class CocoFile(msgspec.Struct):
 
 _SECTIONS: dict[str, type] = {"images": Image, "annotations": Annotation, "categories": Category}
 
+_ID_CURE = 'Ids are JSON integers, at most 2**53; text such as "1" is not converted.'
 _CURES = {
     "bbox": "A box is [x, y, width, height], four finite numbers in pixels.",
     "width": "Image sizes are whole pixels, at least 1.",
     "height": "Image sizes are whole pixels, at least 1.",
-    "id": 'Ids are JSON integers; text such as "1" is not converted.',
-    "image_id": 'Ids are JSON integers; text such as "1" is not converted.',
-    "category_id": 'Ids are JSON integers; text such as "1" is not converted.',
+    "id": _ID_CURE,
+    "image_id": _ID_CURE,
+    "category_id": _ID_CURE,
     "iscrowd": "iscrowd is 0, 1, true or false.",
 }
 
@@ -73,13 +81,18 @@ def listed(ids: Sequence[object], total: int) -> str:
 
 
 def decode_coco(path: Path, content: bytes) -> CocoFile:
-    """Decode the JSON text of `path`.
+    """Decode the JSON text of `path`, after its UTF-8 byte order mark if it has one.
 
     Raises:
-        DataError: not JSON, or not the types of a COCO file.
+        DataError: not JSON, not the types of a COCO file, or a key given twice.
     """
+    if content.startswith(codecs.BOM_UTF8):
+        content = content[len(codecs.BOM_UTF8) :]
     try:
-        return _decode_typed(path, content)
+        with _without_collections():
+            file = _decode_typed(path, content)
+        _refuse_repeated_keys(path, content, file)
+        return file
     except msgspec.DecodeError as error:
         at = re.search(r"\(byte (\d+)\)", str(error))
         position = int(at[1]) if at else len(content)
@@ -98,12 +111,45 @@ def decode_coco(path: Path, content: bytes) -> CocoFile:
         ) from error
 
 
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Pause the cyclic garbage collector: it would look through a million boxes again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def _decode_typed(path: Path, content: bytes) -> CocoFile:
     try:
         return msgspec.json.decode(content, type=CocoFile)
     except msgspec.ValidationError as error:
         # Explaining reads the whole file: broken JSON further on is found, and is then the error to report.
         raise DataError(f"{path}: {_explain(str(error), content)}") from error
+
+
+def _refuse_repeated_keys(path: Path, content: bytes, file: CocoFile) -> None:
+    given: dict[str, Counter[str]] = {}
+    for section, kind in _SECTIONS.items():
+        entries = getattr(file, section)
+        given[section] = Counter(
+            {
+                field.name: len(entries)  # of each entry, or it would not have been read
+                if field.required
+                else sum(getattr(entry, field.name) is not None for entry in entries)
+                for field in msgspec.structs.fields(kind)
+            }
+        )
+    given["images"].update(chain.from_iterable(image.attributes or () for image in file.images))
+    if found := find_repeated(content, given):
+        entries = f" ({len(found.ids)} {found.section}: {listed(found.ids[:10], len(found.ids))})"
+        raise DataError(
+            f"{path}: {found.place}: the key is given twice{entries if found.ids else ''}, and which "
+            "of the two is meant cannot be told. Keep one of them."
+        )
 
 
 def _explain(message: str, content: bytes) -> str:
@@ -135,4 +181,7 @@ def _decodes(decoder: msgspec.json.Decoder[Any], raw: Raw) -> bool:
 
 def _loose_id(raw: Raw) -> str:
     value = msgspec.json.decode(raw, type=dict[str, Raw]).get("id") if bytes(raw).startswith(b"{") else None
-    return "missing" if value is None else bytes(value).decode(errors="replace")
+    if value is None:
+        return "missing"
+    text = msgspec.json.format(bytes(value), indent=-1).decode(errors="replace")  # on one line
+    return text if len(text) <= 40 else f"{text[:37]}..."

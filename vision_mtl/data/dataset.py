@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -14,13 +16,14 @@ import torch
 from torch import Tensor
 
 from vision_mtl.data.annotations import AnnotationIndex, Objects
-from vision_mtl.data.augment import Augmentation, resize_image, target_size
+from vision_mtl.data.augment import Augmentation
 from vision_mtl.data.categories import ClassMap
 from vision_mtl.data.config import DataConfig, ResizeConfig
-from vision_mtl.data.images import BadImageError, ImageSource
+from vision_mtl.data.images import BadImageError, Decoded, ImageSource, Needs
 from vision_mtl.data.labels import HeadLabels
 from vision_mtl.data.mixing import Mixing, Picture
 from vision_mtl.data.multi_scale import MultiScale
+from vision_mtl.data.window import resize_decoded, target_size
 from vision_mtl.structures import Batch, ImageMeta
 
 Key = tuple[int, int, int]  # (image, epoch, position in the epoch)
@@ -59,21 +62,28 @@ class Source:
         """What predictions are judged by: without objects where the file is not about the detection head."""
         return self.index if self.has_boxes else self.index.without_objects()
 
-    def read(self, at: int) -> Picture:
-        """Return the image at position `at` of the index, (H, W, 3) uint8, and its objects; those of
-        categories that are not trained have the class -1.
+    def size(self, at: int) -> tuple[int, int]:
+        """Return the annotated (height, width) of the image at position `at` of the index."""
+        height, width = self.index.sizes[at].tolist()
+        return height, width
+
+    def objects(self, at: int) -> Objects:
+        """Return the image's objects in its own pixels; of categories that are not trained with class -1."""
+        return self.classes.of(self.index.objects(at))
+
+    def read(self, at: int, needs: Needs | None = None) -> Decoded:
+        """Return the image at position `at` of the index, at reduced scale if `needs` allows it.
 
         Raises:
             BadImageError: it cannot be decoded, or its size is not the annotated one.
         """
-        image = self.images.read(at)
-        height, width = image.shape[:2]
-        if (height, width) != tuple(self.index.sizes[at]):
-            stated = "x".join(str(side) for side in self.index.sizes[at][::-1])
+        decoded, (height, width) = self.images.read(at, needs), self.size(at)
+        if decoded.size != (height, width):
+            found = f"{decoded.size[1]}x{decoded.size[0]}"
             raise BadImageError(
-                self.images.path(at), f"is {width}x{height}, but {self.index.path} says {stated}"
+                self.images.path(at), f"is {found}, but {self.index.path} says {width}x{height}"
             )
-        return image, self.classes.of(self.index.objects(at))
+        return decoded
 
 
 @dataclass(frozen=True)
@@ -155,49 +165,55 @@ class Dataset(torch.utils.data.Dataset):
     def __getitem__(self, key: Key) -> Sample | BadImageError:
         i, epoch, position = key
         source, at = self.locate(i)
+        height, width = source.size(at)
         try:
             if self.augmentation is None:
-                image, objects = self._resized(source.read(at))
+                (image, objects), scale = self._resized(source, at)
                 labels = {name: head.targets[at] for name, head in source.labels.items()}
             else:
                 (image, objects), mixed = self._augmented(source, at, epoch, position)
+                scale = (width / image.shape[1], height / image.shape[0])
                 labels = {
                     name: _label_after(head, at, objects, mixed) for name, head in source.labels.items()
                 }
         except BadImageError as error:
             return error
-        height, width = (int(side) for side in source.index.sizes[at])
         meta = ImageMeta(
             image_id=int(source.index.image_ids[at]),
             path=source.images.path(at),
             size=(height, width),
-            scale=(width / image.shape[1], height / image.shape[0]),
+            scale=scale,
         )
         annotated = source.annotated if self.partial else None
         return Sample(image, objects, source.has_boxes, labels, meta, annotated)
 
-    def _resized(self, picture: Picture) -> Picture:
-        image, objects = picture
-        height, width = image.shape[:2]
-        image = resize_image(image, target_size(height, width, self.resize))
-        factors = np.array([image.shape[1] / width, image.shape[0] / height] * 2, np.float32)
-        return image, Objects(objects.boxes * factors, objects.classes, objects.crowd)
+    def _resized(self, source: Source, at: int) -> tuple[Picture, tuple[float, float]]:
+        """Return the image at `at` at the evaluation size, and `ImageMeta.scale`."""
+        decoded = source.read(at, partial(target_size, resize=self.resize))
+        image, scale = resize_decoded(decoded, self.resize)
+        objects = source.objects(at)
+        boxes = objects.boxes * np.array([1 / scale[0], 1 / scale[1]] * 2, np.float32)
+        return (image, Objects(boxes, objects.classes, objects.crowd)), scale
 
     def _augmented(self, source: Source, at: int, epoch: int, position: int) -> tuple[Picture, bool]:
         """Return the image at `at` augmented, and whether it was mixed with others."""
         chosen, seed = self.augmentation, (self.seed, epoch, position)
         augmentation = chosen.of_batch(*seed) if isinstance(chosen, MultiScale) else chosen
         assert augmentation is not None
-        alone = augmentation(*source.read(at), seed)[:2]
+
+        def read(at: int, seed: tuple[int, ...]) -> Picture:
+            reader = partial(source.read, at)
+            return augmentation.read(reader, source.size(at), source.objects(at), seed)[:2]
+
+        alone = read(at, seed)
         if self.mixing is None:
             return alone, False
         generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(MIXING,)))
 
         def partner(number: int) -> Picture:
-            return augmentation(*source.read(int(generator.choice(source.positions))), (*seed, number))[:2]
+            return read(int(generator.choice(source.positions)), (*seed, number))
 
-        height, width = source.index.sizes[at].tolist()
-        window = target_size(height, width, augmentation.resize)
+        window = target_size(*source.size(at), augmentation.resize)
         picture = self.mixing(alone, partner, window, epoch, generator)
         return picture, picture is not alone
 
@@ -234,7 +250,11 @@ def training_dataset(data: DataConfig, sources: Sequence[Source], seed: int, epo
                 data.mix.last_epochs_without,
                 epochs,
             )
-    return Dataset(sources, data.resize, augmentation, seed, mixing)
+    lean = [
+        replace(source, labels={name: head.of_augmented() for name, head in source.labels.items()})
+        for source in sources
+    ]
+    return Dataset(lean, data.resize, augmentation, seed, mixing)
 
 
 def padded(side: int) -> int:
@@ -246,6 +266,7 @@ def collate(samples: Sequence[Sample | BadImageError]) -> tuple[Batch | None, li
     """Pad samples right and bottom to one batch; also return the images that could not be read.
 
     The batch is None when no sample is left. Objects of categories that are not trained are left out.
+    Every pixel is copied once: in a loader process to where the main process reads it.
     """
     bad = [sample for sample in samples if isinstance(sample, BadImageError)]
     good = [sample for sample in samples if isinstance(sample, Sample)]
@@ -255,12 +276,15 @@ def collate(samples: Sequence[Sample | BadImageError]) -> tuple[Batch | None, li
     height, width = (padded(int(side)) for side in sizes.max(0).values)
     found = [_of_trained_classes(sample.objects) for sample in good]
     slots = max(len(objects.boxes) for objects in found)
-    images = torch.zeros((len(good), height, width, 3), dtype=torch.uint8)
+    images = _image_memory((len(good), height, width, 3))
     boxes = torch.zeros((len(good), slots, 4))
     classes = torch.full((len(good), slots), -1)
     ignore = torch.zeros((len(good), slots), dtype=torch.bool)
     for row, (sample, objects) in enumerate(zip(good, found, strict=True)):
-        images[row, : sizes[row, 0], : sizes[row, 1]] = torch.from_numpy(sample.image)
+        rows, columns = sample.image.shape[:2]
+        images[row, :rows, :columns] = torch.from_numpy(sample.image)
+        images[row, :rows, columns:] = 0
+        images[row, rows:] = 0
         count = len(objects.boxes)
         boxes[row, :count] = torch.from_numpy(objects.boxes)
         classes[row, :count] = torch.from_numpy(objects.classes)
@@ -283,6 +307,14 @@ def collate(samples: Sequence[Sample | BadImageError]) -> tuple[Batch | None, li
         annotated=torch.from_numpy(np.stack(annotated)) if annotated else None,
     )
     return batch, bad
+
+
+def _image_memory(shape: tuple[int, ...]) -> Tensor:
+    """Return uint8 memory with anything in it; of a loader process, memory shared with the main one."""
+    if torch.utils.data.get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate function has it
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 def _of_trained_classes(objects: Objects) -> Objects:

@@ -62,6 +62,9 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
 )
 SIGNATURE_BYTES = 16
 
+LIGHT_BYTES = 64 * 2**20  # files up to this size are read, whatever they hold
+BYTES_PER_PIXEL = 16  # four channels of 32 bits
+
 # What Pillow's readers raise on malformed files.
 PILLOW_ERRORS = (
     OSError,
@@ -142,6 +145,7 @@ def read_header_aloud(path: str | os.PathLike[str], max_pixels: int) -> ImageHea
     name = os.fspath(path)
     try:
         with open_file(name) as file:
+            refuse_heavy(name, file, max_pixels)
             return open_image(name, file, max_pixels)[0]
     except OSError as error:
         raise BadImageError(name, f"cannot be read ({describe(error)})") from error
@@ -194,6 +198,8 @@ def open_image(name: str, file: BinaryIO, max_pixels: int) -> tuple[ImageHeader,
     kind = image_format(head)
     if kind is None:
         raise BadImageError(name, _not_an_image(head))
+    if kind == "WEBP":
+        _refuse_webp_canvas(name, file, max_pixels)
     file.seek(0)
     try:
         image = OPENERS[kind](file)
@@ -203,13 +209,45 @@ def open_image(name: str, file: BinaryIO, max_pixels: int) -> tuple[ImageHeader,
     except PILLOW_ERRORS as error:
         reason = f"its {kind} header cannot be read ({describe(error)}); replace the file"
         raise BadImageError(name, reason) from error
-    if header.width * header.height > max_pixels:
+    _refuse_pixels(name, header.width, header.height, max_pixels)
+    return header, image
+
+
+def _refuse_pixels(name: str, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
         raise BadImageError(
             name,
-            f"has {header.width} x {header.height} = {header.width * header.height:,} pixels, more than "
+            f"has {width} x {height} = {width * height:,} pixels, more than "
             f"data.max_pixels = {max_pixels:,}; shrink the image or raise the limit",
         )
-    return header, image
+
+
+def _refuse_webp_canvas(name: str, file: BinaryIO, max_pixels: int) -> None:
+    """Refuse an extended WebP by the size in its header (RFC 9649, section 2.7): Pillow's reader allocates
+    two canvases of it at once, and says nothing of pixels where it cannot."""
+    file.seek(0)
+    head = file.read(30)
+    if head[12:16] == b"VP8X" and len(head) == 30:
+        width, height = (1 + int.from_bytes(head[at : at + 3], "little") for at in (24, 27))
+        _refuse_pixels(name, width, height, max_pixels)
+
+
+def refuse_heavy(name: str, file: BinaryIO, max_pixels: int) -> None:
+    """Raise BadImageError for a file that is far larger than its pixels can be: it is read into memory whole.
+
+    `file` is at its start before and after. Raises BadImageError also for what `open_image` refuses.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size <= LIGHT_BYTES:
+        return
+    header, _ = open_image(name, file, max_pixels)
+    file.seek(0)
+    if size > LIGHT_BYTES + BYTES_PER_PIXEL * header.width * header.height:
+        raise BadImageError(
+            name,
+            f"has {size:,} bytes, far more than an image of {header.width} x {header.height} pixels needs; "
+            "save the image alone",
+        )
 
 
 def describe(error: BaseException) -> str:

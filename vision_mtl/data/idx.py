@@ -25,7 +25,7 @@ from vision_mtl.data.idx_files import (
     read_pixels_header,
     unpack,
 )
-from vision_mtl.data.images import ImageSource
+from vision_mtl.data.images import Decoded, ImageSource, Needs
 from vision_mtl.errors import DataError
 from vision_mtl.files import whole
 
@@ -50,10 +50,11 @@ class IdxImages:
         """Return the file and the number of image `position`, counted from 1 as its id is."""
         return _numbered(str(self.file), position)
 
-    def read(self, position: int) -> np.ndarray:
-        """Return image `position`, (H, W, 3) uint8 RGB."""
+    def read(self, position: int, needs: Needs | None = None) -> Decoded:
+        """Return image `position` at its own size, which is never large."""
+        del needs
         image = np.array(self.pixels[position])
-        return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+        return Decoded.whole(image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle mapped pixels as the place to map, so that spawned workers share its pages."""

@@ -13,9 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
-from vision_mtl.data.decode import read_image
+from vision_mtl.data.decode import Decoded, Needs, read_image, read_reduced
 from vision_mtl.data.headers import (
     DEFAULT_MAX_PIXELS,
     IMAGE_EXTENSIONS,
@@ -36,14 +34,17 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "IMAGE_EXTENSIONS",
     "BadImageError",
+    "Decoded",
     "FolderImages",
     "ImageCheck",
     "ImageHeader",
     "ImageSource",
+    "Needs",
     "check_images",
     "looks_like_image",
     "read_header",
     "read_image",
+    "read_reduced",
 ]
 
 CHECK_VERSION = 1
@@ -58,8 +59,12 @@ class ImageSource(Protocol):
     def path(self, position: int) -> str:
         """Return what names image `position` to a person, usually its file."""
 
-    def read(self, position: int) -> np.ndarray:
-        """Return image `position`, (H, W, 3) uint8 RGB; raise BadImageError where it is damaged."""
+    def read(self, position: int, needs: Needs | None = None) -> Decoded:
+        """Return image `position`; raise BadImageError where it is damaged.
+
+        `needs` tells what the caller will shrink it to: it may be returned at reduced scale, as long as
+        neither side is smaller than that.
+        """
 
 
 @dataclass(frozen=True)
@@ -70,19 +75,21 @@ class FolderImages:
         root: the folder.
         file_name: position -> file name relative to `root`, such as `AnnotationIndex.file_name`.
         max_pixels: larger images are refused before they are decoded.
+        reduced: decode at reduced scale what will be shrunk to half its size or less.
     """
 
     root: Path
     file_name: Callable[[int], str]
     max_pixels: int = DEFAULT_MAX_PIXELS
+    reduced: bool = False
 
     def path(self, position: int) -> str:
         """Return the file of image `position`."""
         return os.path.join(self.root, self.file_name(position))
 
-    def read(self, position: int) -> np.ndarray:
-        """Return image `position`, (H, W, 3) uint8 RGB; raise BadImageError where it is damaged."""
-        return read_image(self.path(position), self.max_pixels)
+    def read(self, position: int, needs: Needs | None = None) -> Decoded:
+        """Return image `position`, at reduced scale where that is allowed and enough."""
+        return read_reduced(self.path(position), needs if self.reduced else None, self.max_pixels)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def read_packed(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         metadata = msgspec.json.decode(header.pop("__metadata__"), type=dict[str, str])
         arrays = {name: _view(mapped[start:], raw) for name, raw in header.items()}
         expected = metadata.pop("crc32")
-    except (msgspec.DecodeError, KeyError, ValueError) as error:
+    except (msgspec.DecodeError, KeyError, ValueError, OverflowError) as error:
         raise DamagedCacheError(f"{file}: {error}") from error
     if _checksum(arrays, metadata) != expected:
         raise DamagedCacheError(f"{file}: the checksum does not match")

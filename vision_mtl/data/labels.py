@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -88,6 +88,13 @@ class HeadLabels:
         """One image's target where it has no label: () int64 of -1, () or (K,) float32 of NaN."""
         value = -1 if self.targets.dtype == np.int64 else np.nan
         return np.full(self.targets.shape[1:], value, self.targets.dtype)
+
+    def of_augmented(self) -> HeadLabels:
+        """Return what labels augmented images: no targets where they are made from the boxes that are left.
+
+        So a loader process that is sent the labels, and not forked, does not hold them all for nothing.
+        """
+        return self if self.from_objects is None else replace(self, targets=self.targets[:0])
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vision_mtl.data.augment import target_size
 from vision_mtl.data.config import DataConfig, ResizeConfig
-from vision_mtl.data.dataset import Dataset, Key, collate, padded
+from vision_mtl.data.dataset import Dataset, Key, Sample, collate, padded
 from vision_mtl.data.images import BadImageError
 from vision_mtl.data.sampling import draw_images, epoch_length, repeat_factors, source_factors
+from vision_mtl.data.window import target_size
 from vision_mtl.errors import DataError
 from vision_mtl.structures import Batch
 
@@ -108,6 +112,45 @@ class EvaluationBatches:
         return iter(self.batches)
 
 
+@dataclass(frozen=True)
+class Parcel:
+    """What `collate` returns, on its way from a loader process: it arrives as the plain pair.
+
+    The images travel as a handle of shared memory. So would every other tensor, at a file and a connection
+    each, for a few hundred bytes: they go through the pipe, as arrays.
+    """
+
+    batch: Batch | None
+    bad: list[BadImageError]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.batch is None:
+            return _unpacked, (None, None, self.bad)
+        parts = {field.name: getattr(self.batch, field.name) for field in fields(Batch)}
+        images = parts.pop("images")
+        return _unpacked, (images, _each(parts, Tensor, Tensor.numpy), self.bad)
+
+
+def pack(samples: Sequence[Sample | BadImageError]) -> Parcel:
+    """Collate samples in a loader process."""
+    return Parcel(*collate(samples))
+
+
+def _unpacked(
+    images: Tensor | None, parts: dict[str, Any] | None, bad: list[BadImageError]
+) -> tuple[Batch | None, list[BadImageError]]:
+    if images is None:
+        return None, bad
+    return Batch(images=images, **_each(parts, np.ndarray, torch.from_numpy)), bad
+
+
+def _each(value: Any, kind: type, change: Any) -> Any:
+    """Return the value with everything of a kind in it changed, in dictionaries too."""
+    if isinstance(value, dict):
+        return {name: _each(part, kind, change) for name, part in value.items()}
+    return change(value) if isinstance(value, kind) else value
+
+
 def default_workers() -> int:
     """Return loader processes for this machine: one per processor but one, at least 1, at most 8."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -126,6 +169,7 @@ def start_worker(worker: int) -> None:
         os.dup2(nowhere.fileno(), 2)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    gc.freeze()  # a collection writes to every inherited object, and so copies the pages that are shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -180,7 +224,7 @@ class Loader:
         self.loader: DataLoader = DataLoader(
             dataset,
             batch_sampler=batches,
-            collate_fn=collate,
+            collate_fn=pack if workers else collate,
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
             persistent_workers=workers > 0,
@@ -203,10 +247,10 @@ class Loader:
                     read += 1
                     yield batch
         except RuntimeError as error:
-            if not re.search(r"DataLoader worker \(pid", str(error)):
+            if not re.search(r"DataLoader worker \(pid|\(shm\)|shared memory", str(error)):
                 raise
             raise DataError(
-                f"a loader process died ({str(error).splitlines()[0]}). Most often memory ran out, or "
+                f"a loader process died ({_cause(error)}). Most often memory ran out, or "
                 "shared memory (/dev/shm; in a container: --shm-size=8g or --ipc=host). Try data.workers=0, "
                 "or fewer workers and a smaller data.prefetch."
             ) from error
@@ -217,3 +261,9 @@ class Loader:
         if bad and not self.skip_bad:
             raise bad[0]
         self.skipped.update((error.path, error.reason) for error in bad)
+
+
+def _cause(error: RuntimeError) -> str:
+    """Return the line that says why: the first, or below "Caught RuntimeError in" the last."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines[0].startswith("Caught") else lines[0]

@@ -270,5 +270,5 @@ def _source(
         raise DataError(
             f"{index.path}: no image is left: {len(index)} annotated, {len(check.bad)} unreadable"
         )
-    images = FolderImages(folder, index.file_name, data.max_pixels)
+    images = FolderImages(folder, index.file_name, data.max_pixels, data.reduced_decoding)
     return Source(index, images, labels, has_boxes, positions, classes)

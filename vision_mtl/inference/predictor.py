@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import cv2
@@ -12,11 +13,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from vision_mtl.data.annotations import Objects
-from vision_mtl.data.augment import resize_image, target_size
 from vision_mtl.data.config import ResizeConfig
 from vision_mtl.data.dataset import Sample, collate, padded
-from vision_mtl.data.images import DEFAULT_MAX_PIXELS, BadImageError, read_image
+from vision_mtl.data.images import DEFAULT_MAX_PIXELS, BadImageError, read_reduced
 from vision_mtl.data.loader import default_workers, start_worker
+from vision_mtl.data.window import resize_decoded, target_size
 from vision_mtl.errors import NumericsError
 from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.models.precision import mixed_precision
@@ -49,20 +50,20 @@ class Files(torch.utils.data.Dataset):
     paths: Sequence[str]
     resize: ResizeConfig
     max_pixels: int
+    reduced: bool
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> Sample | BadImageError:
+        needs = partial(target_size, resize=self.resize) if self.reduced else None
         try:
-            original = read_image(self.paths[i], self.max_pixels)
+            decoded = read_reduced(self.paths[i], needs, self.max_pixels)
         except BadImageError as error:
             return error
-        height, width = original.shape[:2]
-        image = resize_image(original, target_size(height, width, self.resize))
+        image, scale = resize_decoded(decoded, self.resize)
         nothing = Objects(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
-        scale = (width / image.shape[1], height / image.shape[0])
-        meta = ImageMeta(image_id=i, path=self.paths[i], size=(height, width), scale=scale)
+        meta = ImageMeta(image_id=i, path=self.paths[i], size=decoded.size, scale=scale)
         return Sample(image, nothing, has_boxes=False, labels={}, meta=meta)
 
 
@@ -81,6 +82,7 @@ class Predictor:
         batch_size: images at once.
         workers: decoding processes; None chooses, 0 decodes in this one.
         max_pixels: larger images are not read.
+        reduced: decode at reduced scale what is shrunk to half its size or less.
     """
 
     model: MultiTaskModel
@@ -90,6 +92,7 @@ class Predictor:
     batch_size: int = 8
     workers: int | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
+    reduced: bool = True
 
     def predict_files(self, paths: Sequence[str]) -> Iterator[ImageResult]:
         """Yield one result per path, in order.
@@ -101,7 +104,7 @@ class Predictor:
         cv2.setNumThreads(1)  # before any fork, as for the training loader
         samples = iter(
             DataLoader(
-                Files(paths, self.resize, self.max_pixels),
+                Files(paths, self.resize, self.max_pixels, self.reduced),
                 batch_size=None,
                 num_workers=workers,
                 prefetch_factor=self.batch_size if workers else None,

@@ -71,7 +71,11 @@ def image_entry(
 
 
 def write_csv(path: Path, entries: Sequence[dict[str, Any]], detector: str) -> None:
-    """Write one row per detection, under the head name `detector`, and one per image-level answer."""
+    """Write one row per detection, under the head name `detector`, and one per image-level answer.
+
+    A name that spreadsheets would take for a formula gets an apostrophe before it; predictions.json has all
+    names as they are.
+    """
     rows = []
     for entry in entries:
         image = {key: entry[key] for key in ("file", "width", "height")}
@@ -91,8 +95,14 @@ def write_csv(path: Path, entries: Sequence[dict[str, Any]], detector: str) -> N
     lines: list[str] = []
     writer = csv.DictWriter(_Lines(lines), COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
     write_text(path, "".join(lines))
+
+
+def _no_formula(value: Any) -> Any:
+    """Return a cell that no spreadsheet computes (OWASP, "CSV Injection")."""
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if is_formula else value
 
 
 class _Lines:

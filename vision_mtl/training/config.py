@@ -44,6 +44,8 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         conflict_every: optimiser steps between looks at whether the tasks pull the trunk the same way, each
             at the cost of a backward pass of the trunk per task; 0 for never.
         device: `auto`, `cpu` or `cuda`.
+        compile: let torch.compile make trunk and heads faster, at the price of a minute or more at the first
+            batch of each shape; on the CPU it needs a C++ compiler.
     """
 
     epochs: int = 12
@@ -72,6 +74,7 @@ class TrainingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     log_every: int = 20
     conflict_every: int = 100
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool = False
 
     def check(self) -> None:
         """Raise ConfigError for values outside their range."""

@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from vision_mtl.heads.dense.towers import BatchNormTower, SharedTower, block_tower, per_point, tower
+from vision_mtl.heads.dense.towers import (
+    BatchNormTower,
+    GroupNorm,
+    SharedTower,
+    block_tower,
+    per_point,
+    tower,
+)
 
 
 def pyramid() -> list[torch.Tensor]:
@@ -30,7 +37,7 @@ def test_group_norm_has_torchvisions_layout() -> None:
     network = tower(64, 32, 2, "group", levels=5)
     assert isinstance(network, SharedTower)
     kinds = [type(layer) for layer in network]
-    assert kinds == [nn.Conv2d, nn.GroupNorm, nn.ReLU] * 2
+    assert kinds == [nn.Conv2d, GroupNorm, nn.ReLU] * 2
     assert [tuple(level.shape) for level in network([torch.zeros(1, 64, 4, 6)])] == [(1, 32, 4, 6)]
 
 
@@ -65,3 +72,9 @@ def test_channels_of_a_point_stay_together_whatever_the_memory_order() -> None:
     assert joined.dtype == torch.float32
     assert joined[0].tolist() == [[i, i + 6] for i in range(6)] + [[0, 1]]
     assert torch.equal(per_point([level.to(memory_format=torch.channels_last) for level in maps]), joined)
+
+
+@pytest.mark.parametrize("network", [tower(32, 32, 1, "group", levels=1), block_tower(32, 1, "group")])
+def test_one_image_with_a_map_of_one_value_is_answered_as_in_a_batch(network: nn.Module) -> None:
+    maps = torch.randn(2, 32, 1, 1, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network([maps[:1]])[0], network([maps])[0][:1], rtol=0, atol=1e-5)

@@ -23,6 +23,15 @@ def convolution(channels: int, out: int, bias: float | None = 0.0) -> nn.Conv2d:
     return layer
 
 
+class GroupNorm(nn.GroupNorm):
+    """`nn.GroupNorm`, also where a group has a single value: one image, one channel, a map of 1x1. It gives
+    the bias, as each image of a larger batch gets it; `nn.GroupNorm` raises ValueError."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W)."""
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 class SharedTower(nn.Sequential):
     """Layers that read every pyramid level alike."""
 
@@ -35,7 +44,7 @@ def group_norm_tower(channels: int, width: int, depth: int) -> SharedTower:
     """Return convolution, group norm (32 groups) and ReLU, `depth` times; as in torchvision's FCOS."""
     layers: list[nn.Module] = []
     for i in range(depth):
-        layers += [convolution(width if i else channels, width), nn.GroupNorm(32, width), nn.ReLU()]
+        layers += [convolution(width if i else channels, width), GroupNorm(32, width), nn.ReLU()]
     return SharedTower(*layers)
 
 
@@ -46,7 +55,7 @@ def block_tower(channels: int, depth: int, norm: Literal["none", "group"]) -> Sh
         return SharedTower(*(nn.Sequential(convolution(channels, channels), nn.ReLU()) for _ in range(depth)))
     return SharedTower(
         *(
-            nn.Sequential(convolution(channels, channels, None), nn.GroupNorm(32, channels), nn.ReLU())
+            nn.Sequential(convolution(channels, channels, None), GroupNorm(32, channels), nn.ReLU())
             for _ in range(depth)
         )
     )

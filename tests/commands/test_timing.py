@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vision_mtl.comparison import costs
-from vision_mtl.comparison.costs import measure_in_turn
-from vision_mtl.comparison.results import Timing
+from vision_mtl.commands import timing
+from vision_mtl.commands.timing import Timing, measure_in_turn, timing_of
 
 
 class Clock:
@@ -22,7 +21,7 @@ class Clock:
 
 def test_the_median_and_quartiles_of_the_rounds_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(costs, "time", clock)
+    monkeypatch.setattr(timing, "time", clock)
     called: list[tuple[str, int]] = []
     seconds = {"slow": [900.0, 800.0, 5.0, 1.0, 4.0, 2.0, 3.0], "fast": [0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]}
 
@@ -34,3 +33,7 @@ def test_the_median_and_quartiles_of_the_rounds_that_count(monkeypatch: pytest.M
     found = measure_in_turn(calls, torch.device("cpu"), warm_up=2, rounds=5)
     assert found == {"slow": Timing(3.0, 2.0, 4.0), "fast": Timing(1.0, 1.0, 1.0)}
     assert called == [(name, i) for i in range(7) for name in ("slow", "fast")]
+
+
+def test_one_value_is_its_own_median_and_quartiles() -> None:
+    assert timing_of([2.5]) == Timing(2.5, 2.5, 2.5)

@@ -1,0 +1,124 @@
+"""Short versions of the stress commands: each must end with nothing wrong."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.stress import annotations, images, malicious
+from tests.stress.annotation_corrections import CORRECTIONS
+from tests.stress.image_kinds import KINDS, Seen
+from tests.stress.malicious_files import HARMLESS, REFUSALS
+from tests.stress.verdicts import Hang, Refused, Tally, at_most
+from vision_mtl.data.images import BadImageError, read_image
+from vision_mtl.errors import DataError
+
+
+def test_annotation_mutants(capfd: pytest.CaptureFixture[str]) -> None:
+    assert len(annotations.OPERATORS) >= 40
+    code = annotations.read_mutants(len(annotations.OPERATORS), seed=1, images=30)
+    printed = capfd.readouterr()
+    assert code == 0, printed.err
+    assert "0 uncaught, 0 hangs, 0 wrong" in printed.out
+
+
+def test_a_wrong_verdict_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    untouched = annotations.in_text(CORRECTIONS["untouched"])
+    shifted = CORRECTIONS["box overhangs left"]
+    refused = Refused(("unheard of",))
+    wrong = {
+        "good, to be refused": lambda document, rng: (untouched(document, rng)[0], refused),
+        "bad, to be accepted": lambda document, rng: (b"{", untouched(document, rng)[1]),
+        "another error": lambda document, rng: (b"{", refused),
+        "other boxes": lambda document, rng: (
+            untouched(document, rng)[0],
+            shifted(document, rng),  # changed after it was written
+        ),
+    }
+    monkeypatch.setattr(annotations, "OPERATORS", wrong)
+    assert annotations.read_mutants(4, 0, tuple(wrong), images=5) == 1
+    printed = capfd.readouterr()
+    assert "4 wrong" in printed.out
+    assert printed.err.count("WRONG") == 4
+
+
+def test_image_kinds(tmp_path: Path) -> None:
+    assert len(KINDS) >= 25
+    files = images.write_files(tmp_path / "images", len(KINDS), seed=1)
+    before = images.digests(files)
+    tally = Tally()
+    for file in files:
+        try:
+            seen, reason = read_image(file.path), None
+        except BadImageError as error:
+            seen, reason = None, error.reason
+        tally.add("read", images.wrong_with(file, seen, reason))
+    images.load_as_data_set(files, tmp_path, tally)
+    assert tally.problems == []
+    assert images.digests(files) == before
+
+
+def test_wrong_pixels_are_noticed(tmp_path: Path) -> None:
+    (file,) = images.write_files(tmp_path / "images", 1, seed=0)  # a JPEG that is cut off
+    white = np.full((4, 5, 3), 255, np.uint8)
+    assert "not refused" in str(images.wrong_with(file, white, None))
+    assert "not 'replace the file'" in str(images.wrong_with(file, None, "another reason"))
+    assert images.wrong_with(file, None, "replace the file") is None
+    good = replace(file, verdict=Seen(white, tolerance=2))
+    assert images.wrong_with(good, white - np.uint8(2), None) is None
+    assert "off by up to 3" in str(images.wrong_with(good, white - np.uint8(3), None))
+    assert "(5, 4, 3)" in str(images.wrong_with(good, white.transpose(1, 0, 2), None))
+    assert "refused" in str(images.wrong_with(good, None, "a reason"))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch warns of what it refuses
+def test_malicious_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(REFUSALS) + len(HARMLESS) >= 60
+    code = malicious.attack_all()
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert " 0 wrong" in printed.out
+
+
+def test_what_a_malicious_file_does_is_noticed(tmp_path: Path) -> None:
+    def touches(folder: Path, canary: str) -> None:
+        Path(canary).touch()
+
+    def shows(folder: Path, canary: str) -> None:
+        raise DataError((Path(canary).parent / "secret").read_text())
+
+    def fails(folder: Path, canary: str) -> None:
+        raise KeyError("state")
+
+    attacks = {"touches": touches, "shows": shows, "fails": fails, "passes": lambda folder, canary: None}
+    name = next(iter(REFUSALS))
+    problems = {}
+    for kind, attack in attacks.items():
+        (tmp_path / kind).mkdir()
+        problems[kind] = str(malicious.judge(name, attack, tmp_path / kind)[1])
+    assert "canary" in problems["touches"]
+    assert "root:" in problems["shows"]
+    assert "uncaught KeyError" in problems["fails"]
+    assert "should be refused" in problems["passes"]
+
+
+def test_a_hang_is_noticed() -> None:
+    with pytest.raises(Hang), at_most(0.05):
+        time.sleep(5)
+
+
+def test_the_tally_says_what_was_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    tally = Tally()
+    tally.add("read")
+    assert tally.finish("1 file") == 0
+    tally.add("read", "the second one")
+    assert tally.finish("2 files") == 1
+    printed = capsys.readouterr()
+    assert printed.err == "WRONG the second one\n"
+    assert printed.out.startswith("1 file (")
