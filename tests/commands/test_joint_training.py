@@ -32,11 +32,10 @@ def test_an_interrupted_run_goes_on_with_its_balancing(
     train_from_config(config, overrides, tmp_path / "whole")
     judge, epochs = engine.judge, []
 
-    def stop_in_the_third_epoch(*arguments: object) -> bool:
+    def stop_in_the_third_epoch(*arguments: object) -> None:
         epochs.append(judge(*arguments))  # type: ignore[arg-type]
         if len(epochs) == 3:
             raise KeyboardInterrupt
-        return epochs[-1]
 
     monkeypatch.setattr(engine, "judge", stop_in_the_third_epoch)
     with pytest.raises(KeyboardInterrupt):

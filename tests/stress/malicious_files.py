@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import csv
+import hashlib
 import io
 import json
 import os
@@ -41,7 +42,7 @@ from vision_mtl.errors import CheckpointError, DataError
 from vision_mtl.heads.base import LabelInfo
 from vision_mtl.inference.writers import write_csv
 from vision_mtl.models.weight_files import read_weights
-from vision_mtl.training.checkpoint import load_checkpoint
+from vision_mtl.training.checkpoint import FORMAT, SEAL, load_checkpoint
 
 # Writes a file into an empty folder and hands it to the project, which raises one of its errors or makes
 # something harmless of it. Whoever runs what is in the file makes the other path: the canary.
@@ -75,12 +76,18 @@ def payloads(canary: str) -> dict[str, Payload]:
     }
 
 
+def seal(path: Path) -> None:
+    """End a file as checkpoints end, whatever it holds: anyone can."""
+    content = path.read_bytes()
+    path.write_bytes(content + SEAL + hashlib.sha256(content).digest())
+
+
 def in_zip(path: Path, content: Any) -> None:
-    torch.save({"format": 1, "model": content}, path)
+    torch.save({"format": FORMAT, "model": content}, path)
 
 
 def in_legacy(path: Path, content: Any) -> None:
-    torch.save({"format": 1, "model": content}, path, _use_new_zipfile_serialization=False)
+    torch.save({"format": FORMAT, "model": content}, path, _use_new_zipfile_serialization=False)
 
 
 def in_pickle(path: Path, content: Any) -> None:
@@ -89,7 +96,7 @@ def in_pickle(path: Path, content: Any) -> None:
 
 def in_hand_made_zip(path: Path, content: Any) -> None:
     with zipfile.ZipFile(path, "w") as file:
-        file.writestr("archive/data.pkl", pickle.dumps({"format": 1, "model": content}, protocol=2))
+        file.writestr("archive/data.pkl", pickle.dumps({"format": FORMAT, "model": content}, protocol=2))
         file.writestr("archive/version", "3")
         file.writestr("archive/byteorder", "little")
 
@@ -119,9 +126,12 @@ def checkpoint(payload: str, container: str) -> Attack:
     def attack(folder: Path, canary: str) -> None:
         path = folder / "best.pt"
         CONTAINERS[container](path, payloads(canary)[payload])
-        with suppress(CheckpointError):
-            read_weights(str(path), "objects", LabelInfo(("a",), (1,)))
-            raise AssertionError("read_weights accepted it")
+        for sealed in (False, True):
+            if sealed:
+                seal(path)
+            with suppress(CheckpointError):
+                read_weights(str(path), "objects", LabelInfo(("a",), (1,)))
+                raise AssertionError("read_weights accepted it")
         load_checkpoint(path)
 
     return attack
@@ -131,7 +141,8 @@ def plain_checkpoint(**state: Any) -> Attack:
     """Offer a checkpoint of plain types that is not what a run saves."""
 
     def attack(folder: Path, canary: str) -> None:
-        torch.save({"format": 1, **state}, folder / "best.pt")
+        torch.save({"format": FORMAT, **state}, folder / "best.pt")
+        seal(folder / "best.pt")
         open_checkpoint(folder / "best.pt")
 
     return attack

@@ -1,11 +1,19 @@
+import hashlib
 import pickle
+import random
 from pathlib import Path
 
 import pytest
 import torch
 
 from vision_mtl.errors import CheckpointError
-from vision_mtl.training.checkpoint import load_checkpoint, save_checkpoint
+from vision_mtl.training.checkpoint import (
+    SEAL,
+    kept_checkpoints,
+    load_checkpoint,
+    newest_intact,
+    save_checkpoint,
+)
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -48,6 +56,49 @@ def test_a_damaged_file_is_one_error(tmp_path: Path, content: bytes) -> None:
         load_checkpoint(tmp_path / "last.pt")
 
 
+def seal(path: Path) -> None:
+    """End a file as checkpoints end, so that its content comes to be looked at."""
+    content = path.read_bytes()
+    path.write_bytes(content + SEAL + hashlib.sha256(content).digest())
+
+
+def test_every_cut_and_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint({"weights": torch.arange(20.0), "progress": {"step": 3}}, path)
+    content = path.read_bytes()
+    draw = random.Random(0)
+    for _ in range(100):
+        path.write_bytes(content[: draw.randrange(len(content))])
+        with pytest.raises(CheckpointError, match=r"last\.pt.*damaged"):
+            load_checkpoint(path)
+        at = draw.randrange(len(content))
+        flipped = bytes([content[at] ^ 1 << draw.randrange(8)])
+        path.write_bytes(content[:at] + flipped + content[at + 1 :])
+        with pytest.raises(CheckpointError, match=r"last\.pt.*damaged"):
+            load_checkpoint(path)
+
+
+def test_what_was_before_is_kept_and_taken_where_the_newest_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    for value in range(4):
+        save_checkpoint({"value": value}, path, keep=3)
+    files = kept_checkpoints(path)
+    assert [file.name for file in files] == ["last.pt", "last.1.pt", "last.2.pt"]
+    assert [load_checkpoint(file)["value"] for file in files] == [3, 2, 1]
+    assert newest_intact(path) == ({"format": 2, "value": 3}, path, [])
+    path.write_bytes(b"torn")
+    state, found, wrong = newest_intact(path)
+    assert (state["value"], found.name) == (2, "last.1.pt")
+    assert len(wrong) == 1
+    assert "last.pt" in wrong[0]
+    path.unlink()  # as in the middle of making room
+    assert newest_intact(path)[0]["value"] == 2
+    for file in files[1:]:
+        file.write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match=r"last\.1\.pt.*last\.2\.pt"):
+        newest_intact(path)
+
+
 class Malicious:
     """Unpickling it would write a file."""
 
@@ -59,10 +110,12 @@ class Malicious:
 
 
 def test_nothing_is_executed_on_loading(tmp_path: Path) -> None:
-    torch.save({"format": 1, "model": Malicious(tmp_path / "executed")}, tmp_path / "evil.pt")
-    with pytest.raises(CheckpointError):
+    torch.save({"format": 2, "model": Malicious(tmp_path / "executed")}, tmp_path / "evil.pt")
+    seal(tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match="UnpicklingError"):
         load_checkpoint(tmp_path / "evil.pt")
     (tmp_path / "raw.pt").write_bytes(pickle.dumps(Malicious(tmp_path / "executed"), protocol=2))
+    seal(tmp_path / "raw.pt")
     with pytest.raises(CheckpointError):
         load_checkpoint(tmp_path / "raw.pt")
     assert not (tmp_path / "executed").exists()
@@ -70,8 +123,10 @@ def test_nothing_is_executed_on_loading(tmp_path: Path) -> None:
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
     torch.save({"format": 99}, tmp_path / "new.pt")
-    with pytest.raises(CheckpointError, match="format 99, expected 1"):
+    seal(tmp_path / "new.pt")
+    with pytest.raises(CheckpointError, match="format 99, expected 2"):
         load_checkpoint(tmp_path / "new.pt")
     torch.save([1, 2], tmp_path / "list.pt")
+    seal(tmp_path / "list.pt")
     with pytest.raises(CheckpointError, match="format list"):
         load_checkpoint(tmp_path / "list.pt")

@@ -14,6 +14,7 @@ from tests.training.test_step import batch, make_run
 from tests.training.toy import parametrized
 from vision_mtl.errors import NumericsError
 from vision_mtl.heads.regression import RegressionHead
+from vision_mtl.structures import Batch
 from vision_mtl.training.numerics import check_finite, mean_losses
 from vision_mtl.training.step import optimizer_step
 
@@ -101,28 +102,38 @@ def test_the_first_step_may_be_left_out(optimizer: Any) -> None:
     assert equal(late.model.state_dict(), fresh.model.state_dict())
 
 
+def take(run: Any, *batches: Batch) -> None:
+    """Take a step as the engine does."""
+    run.recent.append(optimizer_step(run, batches or [batch()]))
+    run.progress.step += 1
+
+
 def test_the_log_stops_and_names_head_and_images(monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run()
-    steps = [optimizer_step(run, [batch()])]
+    take(run)
     with monkeypatch.context() as patch:
         poison_loss(patch, float("nan"))
-        steps.append(optimizer_step(run, [batch(), batch((2, 3))]))
-    steps.append(optimizer_step(run, [batch()]))
-    run.progress.step = 30
+        take(run, batch(), batch((2, 3)))
+    take(run)
+    run.progress.step, run.progress.checked = 30, 27
     with pytest.raises(NumericsError, match=r"loss of size is not finite, on images \[0, 1\], at step 28\."):
-        check_finite(run, steps)
+        check_finite(run)
 
 
 def test_skipping_counts_and_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(nonfinite="skip", nonfinite_limit=2)
     hook = poison_gradient(run, "heads.size.pooled.logits.weight", float("nan"))
-    steps = [optimizer_step(run, [batch()]) for _ in range(2)]
+    take(run)
+    check_finite(run)
+    take(run)
     hook.remove()
-    check_finite(run, steps)
-    assert run.progress.left_out == 2
+    check_finite(run)
+    check_finite(run)
+    assert run.progress.left_out == 2, "each is counted once"
     poison_gradient(run, "heads.size.pooled.logits.weight", float("nan"))
     with pytest.raises(NumericsError, match=r"gradient is not finite.*; 3 steps were left out by now"):
-        check_finite(run, [optimizer_step(run, [batch()])])
+        take(run)
+        check_finite(run)
 
 
 def test_means_leave_out_what_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,17 +79,17 @@ def test_same_seed_same_run_and_resuming_changes_nothing(
 
     judge, calls = engine.judge, []
 
-    def stop_after_one_epoch(*arguments: object) -> bool:
+    def stop_in_the_second(*arguments: object) -> None:
         calls.append(judge(*arguments))
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return calls[-1]
 
-    monkeypatch.setattr(engine, "judge", stop_after_one_epoch)
+    monkeypatch.setattr(engine, "judge", stop_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         train_from_config(config, [], tmp_path / "run")
     monkeypatch.undo()
-    assert load_checkpoint(tmp_path / "run/checkpoints/last.pt")["progress"]["epoch"] == 1
+    progress = load_checkpoint(tmp_path / "run/checkpoints/last.pt")["progress"]
+    assert (progress["epoch"], progress["evaluate"]) == (2, True)
     train_from_config(config, ["data.workers=1"], tmp_path / "run", resume=True)
     whole, parts = (load_checkpoint(run / "checkpoints/last.pt") for run in (trained, tmp_path / "run"))
     assert states_equal(whole["model"], parts["model"])

@@ -54,6 +54,7 @@ def make_run(
         optimizer=build_optimizer(groups, settings),
         average=AveragedModel(model, 0.9),
         progress=Progress(),
+        recent=[],
         device=torch.device("cpu"),
         dtype=dtype,
     )
