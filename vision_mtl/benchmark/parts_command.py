@@ -117,9 +117,6 @@ def benchmark(request: Request) -> None:
         VisionMTLError: no such device, a file that is none of ours, or a part that cannot be measured.
     """
     start_logging()
-    logging.getLogger("vision_mtl.data").setLevel(
-        logging.WARNING
-    )  # it would list every data set made up here
     if request.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device: found cuda, but torch sees no GPU; use --device cpu")
     device = torch.device(request.device)
@@ -128,13 +125,26 @@ def benchmark(request: Request) -> None:
         keep_freed_memory()
     known = jobs(device)
     for name in known if request.part == "all" else [request.part]:
-        part = run_part(name, known[name], request, device)
+        with warnings_only("vision_mtl.data"):  # it would list every data set made up here
+            part = run_part(name, known[name], request, device)
         results = update_results(request.json, name, part)
         logger.info("%s", part_text(name, part))
     logger.info("all figures are in %s", request.json)
     if request.plot is not None:
         draw_ratios(results, request.plot)
         logger.info("the plot is in %s", request.plot)
+
+
+@contextmanager
+def warnings_only(name: str) -> Iterator[None]:
+    """Keep what a logger has to say below a warning to itself."""
+    quieted = logging.getLogger(name)
+    before = quieted.level
+    quieted.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        quieted.setLevel(before)
 
 
 def run_part(name: str, job: Job, request: Request, device: torch.device) -> Part:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from msgspec import Raw
 
-CHUNK = 2**24  # bytes of text that are looked at together
+CHUNK = 2**20  # bytes of text that are looked at together
 QUOTE, COLON = b'":'
 
 Pairs = list[tuple[str, Any]]  # an object with all of its keys, in order
