@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,7 @@ from tests.stress.annotation_corrections import CORRECTIONS
 from tests.stress.image_kinds import KINDS, Seen
 from tests.stress.malicious_files import HARMLESS, REFUSALS
 from tests.stress.verdicts import Hang, Refused, Tally, at_most
+from tests.stress.workplace import ROOT
 from vision_mtl.data.images import BadImageError, read_image
 from vision_mtl.errors import DataError
 
@@ -122,3 +126,12 @@ def test_the_tally_says_what_was_wrong(capsys: pytest.CaptureFixture[str]) -> No
     printed = capsys.readouterr()
     assert printed.err == "WRONG the second one\n"
     assert printed.out.startswith("1 file (")
+
+
+def test_killed_runs() -> None:
+    """In a process of its own: this one has started threads, and so cannot fork."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.stress.kill", "--count", "3"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"\d kills .*: (\d) of \1 runs bit-identical", done.stdout), done.stdout

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.commands import helpers
 from tests.training.narrow import narrow_trunk
+from tests.training.outcomes import outcome
 from vision_mtl.commands.train import train_from_config
 from vision_mtl.data.loader import Loader
 from vision_mtl.errors import CheckpointError, ConfigError, Interrupted
@@ -31,7 +32,6 @@ TRAINING = (
     "{epochs: 3, warmup_steps: 2, log_every: 3, conflict_every: 2, accumulate: 2, precision: fp32, "
     "save_steps: 1, clip: 1.0}"
 )
-CLOCK = {"seconds", "training_seconds", "images_per_second"}
 
 
 class Death(BaseException):
@@ -41,26 +41,6 @@ class Death(BaseException):
 def config_of(folder: Path, root: Path) -> str:
     folder.mkdir(exist_ok=True)
     return helpers.write_config(folder, root, HEADS, "balancing: {method: famo}", training=TRAINING)
-
-
-def timeless(value: Any) -> Any:
-    """Return a state without clock readings, its tensors as bytes."""
-    if isinstance(value, Tensor):
-        return (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())
-    if isinstance(value, dict):
-        return {key: timeless(part) for key, part in value.items() if key not in CLOCK}
-    return [timeless(part) for part in value] if isinstance(value, (list, tuple)) else value
-
-
-def outcome(run: Path) -> dict[str, Any]:
-    """Return all that a run leaves, apart from clock readings."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    last = load_checkpoint(run / "checkpoints/last.pt")
-    last["config"]["data"].pop("workers")
-    best = load_checkpoint(run / "checkpoints/best.pt")
-    best["config"]["data"].pop("workers")
-    metrics = json.loads((run / "metrics.json").read_text())
-    return timeless({"last": last, "best": best, "lines": lines, "metrics": metrics})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -240,13 +220,18 @@ def test_another_config_is_refused_unless_it_is_accepted(tiny_coco_root: Path, t
     assert load_checkpoint(tmp_path / "run/checkpoints/last.pt")["progress"]["step"] == 3
 
 
-def test_a_folder_in_use_is_refused(
-    tiny_coco_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from vision_mtl.commands.train import sole_user
-
+def test_a_folder_in_use_is_refused(tiny_coco_root: Path, tmp_path: Path) -> None:
     config = config_of(tmp_path, tiny_coco_root)
     (tmp_path / "run").mkdir()
-    with sole_user(tmp_path / "run"), pytest.raises(ConfigError, match="in use by another process"):
-        train_from_config(config, [], tmp_path / "run")
+    hold = (
+        "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); "
+        "print('held', flush=True); input()"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / "run/.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError, match="in use by another process"):
+            train_from_config(config, [], tmp_path / "run")
+        holder.kill()
     assert {p.name for p in (tmp_path / "run").rglob("*")} == {".lock", "checkpoints"}

@@ -94,12 +94,13 @@ def sole_user(folder: Path) -> Iterator[None]:
 def lock(file: IO[str]) -> None:
     """Lock an open file for this process alone; raise OSError where another holds it.
 
+    Unlike `flock`'s, the lock is not shared with loader processes, which may outlive a killed run by seconds.
     Nothing is done where the system has no such locks.
     """
     if importlib.util.find_spec("fcntl") is not None:  # not on Windows
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def seed_everything(seed: int) -> None:
