@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.stress import annotations, images, malicious
+from tests.stress import annotations, checkpoints, images, malicious
 from tests.stress.annotation_corrections import CORRECTIONS
 from tests.stress.image_kinds import KINDS, Seen
 from tests.stress.malicious_files import HARMLESS, REFUSALS
@@ -135,3 +135,8 @@ def test_killed_runs() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert re.match(r"\d kills .*: (\d) of \1 runs bit-identical", done.stdout), done.stdout
+
+
+def test_damaged_checkpoints(capfd: pytest.CaptureFixture[str]) -> None:
+    assert checkpoints.read_damaged(60, seed=1) == 0
+    assert ": 60 found and the one before taken" in capfd.readouterr().out

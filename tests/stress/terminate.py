@@ -1,0 +1,136 @@
+"""SIGTERM in every phase of a run: it ends in time, with code 143 and no process left, and loses nothing.
+
+python -m tests.stress.terminate [--times 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import write_tiny_coco
+from tests.stress.kill import FORK, WORKERS, run_once
+from tests.stress.verdicts import Tally
+from tests.stress.workplace import workplace
+from tests.training.narrow import narrow_trunk
+from tests.training.outcomes import outcome
+from tests.training.test_resume import config_of
+from vision_mtl.commands import train as command
+from vision_mtl.data.loader import Loader
+from vision_mtl.errors import run_command
+from vision_mtl.structures import Batch
+from vision_mtl.training import checkpoint, engine
+from vision_mtl.training.run import Run
+
+LONGEST = 25.0  # seconds from the signal to the end
+PHASES: dict[str, tuple[Any, str]] = {  # -> the function in which the signal comes
+    "opening the data": (command, "open_data"),
+    "building the network": (command, "build_model"),
+    "reading a batch": (Loader, "__iter__"),
+    "taking a step": (engine, "optimizer_step"),
+    "writing a checkpoint": (checkpoint, "whole"),
+    "evaluating": (engine, "evaluate"),
+    "keeping the best": (Run, "save_best"),
+    "reporting": (engine, "report_conflict"),
+}
+
+
+def train(config: str, run: Path, workers: int, phase: str, call: int) -> None:
+    """Train in a process and session of its own, to which a SIGTERM comes in a phase."""
+    os.setsid()
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    place, name = PHASES[phase]
+    setattr(place, name, signalling(getattr(place, name), call))
+    with narrow_trunk():
+        run_command(lambda: command.train_from_config(config, [f"data.workers={workers}"], run) and None)
+
+
+def signalling(function: Callable[..., Any], call: int) -> Callable[..., Any]:
+    """Return a function that sends its process a SIGTERM in its `call`-th call."""
+    calls = 0
+
+    def due() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    if function is Loader.__iter__:
+
+        def batches(self: Loader) -> Iterator[Batch]:
+            for batch in function(self):
+                due()
+                yield batch
+
+        return batches
+
+    def sending(*arguments: Any, **named: Any) -> Any:
+        due()
+        return function(*arguments, **named)
+
+    return sending
+
+
+def session_of(leader: int) -> list[int]:
+    """Return the processes of a session that are still there; Linux alone says so."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue  # it has ended meanwhile
+        if int(session) == leader and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def terminate(times: int) -> int:
+    """Send each phase a SIGTERM `times` times; return the exit code of the command."""
+    tally = Tally()
+    with workplace() as place:
+        config = config_of(place, write_tiny_coco(place / "tiny").root)
+        assert run_once(config, place / "whole", 0, False, None, None) == 0
+        expected = outcome(place / "whole")
+        for i, phase in enumerate(phase for phase in PHASES for _ in range(times)):
+            run, workers = place / f"run{i}", WORKERS[i % len(WORKERS)]
+            once = phase in ("opening the data", "building the network", "reporting")
+            call = 1 if once else 1 + i % times % 2
+            process = FORK.Process(target=train, args=(config, run, workers, phase, call))
+            started = time.perf_counter()
+            process.start()
+            process.join(2 * LONGEST)
+            seconds = time.perf_counter() - started
+            problem = None
+            if process.is_alive() or seconds > LONGEST:
+                process.kill()
+                problem = f"not ended after {LONGEST:g} s"
+            elif process.exitcode != 143:
+                problem = f"exit code {process.exitcode}"
+            elif left := session_of(process.pid or 0):
+                problem = f"{len(left)} processes are left"
+            else:
+                resume = (run / "config.yaml").exists()
+                if run_once(config, run, workers, resume, None, None) or outcome(run) != expected:
+                    problem = "does not end as a run that nobody disturbed"
+            tally.add("good" if problem is None else "bad", problem and f"{phase}, call {call}: {problem}")
+        count = times * len(PHASES)
+        done = f"{count} signals in {len(PHASES)} phases"
+        return tally.finish(f"{done}: {tally.counts['good']} ended in time, clean, and resumed bit-identical")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--times", type=int, default=5, help="signals in each phase (default: 5)")
+    return terminate(parser.parse_args().times)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
