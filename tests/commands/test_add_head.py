@@ -149,4 +149,5 @@ def test_the_recipe_is_that_of_shapes_with_one_head_more() -> None:
     assert new["data"] == {**old["data"], "batch_size": new["data"]["batch_size"]}
     added = {name: head for name, head in new["heads"].items() if name not in old["heads"]}
     assert list(added) == ["dominant"]
-    assert new["heads"] == {**{n: {**head, "frozen": True} for n, head in old["heads"].items()}, **added}
+    kept = {name: {**head, "frozen": True, "weight": 1.0} for name, head in old["heads"].items()}
+    assert new["heads"] == {**kept, **added}
