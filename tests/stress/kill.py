@@ -53,21 +53,17 @@ def die_writing(kind: str, call: int) -> Callable[[], None]:
 
     def prepare() -> None:
         calls = 0
-
-        def count() -> None:
-            nonlocal calls
-            calls += 1
-            if calls == call:
-                os.kill(os.getpid(), signal.SIGKILL)
-
         place: Any = Path if kind == "replace" else files
         name = "replace" if kind == "replace" else "synchronise"
         original = getattr(place, name)
 
         def dying(path: Path, *arguments: Any) -> Any:
-            if kind == "torn" and path.is_file():
-                os.truncate(path, path.stat().st_size // 2)
-            count()
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                if kind == "torn" and path.is_file():
+                    os.truncate(path, path.stat().st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
             return original(path, *arguments)
 
         setattr(place, name, dying)
