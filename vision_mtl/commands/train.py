@@ -40,7 +40,7 @@ from vision_mtl.training.context import evenly_spaced, fit_context
 from vision_mtl.training.engine import train, write_json
 from vision_mtl.training.evaluation import check_best, evaluate
 from vision_mtl.training.log import start_logging
-from vision_mtl.training.run import LAST, Run
+from vision_mtl.training.run import BEST, LAST, Run
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ def learn_context(run: Run, config: Config, train: Sequence[Source], best: dict[
     if not learning:
         return best
     source = evenly_spaced(next(source for source in train if source.has_boxes))
-    path = run.folder / "checkpoints" / "best.pt"
+    path = run.folder / BEST
     state = load_checkpoint(path)
     model.load_state_dict(state["average"])
     loader = evaluation_loader(config, source)

@@ -15,6 +15,7 @@ from vision_mtl.comparison.results import Outcome, Trial
 from vision_mtl.config import Config, to_tree
 from vision_mtl.errors import NumericsError
 from vision_mtl.training.log import start_logging
+from vision_mtl.training.run import BEST
 
 NEVER = 1_000_000_000  # epochs between evaluations: the end is always evaluated, and only the end shall count
 REFERENCES = ("context", "detections")  # settings of a head that name other heads
@@ -136,4 +137,4 @@ def run_trial(recipe: Recipe, output: Path, trial: Trial, weights: Path | None =
 
 def checkpoint_of(output: Path, outcome: Outcome) -> Path:
     """Return the file of a finished run's weights."""
-    return output / outcome.folder / "checkpoints" / "best.pt"
+    return output / outcome.folder / BEST

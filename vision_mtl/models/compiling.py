@@ -8,8 +8,6 @@ import shutil
 import time
 from typing import Any
 
-from torch import nn
-
 from vision_mtl.errors import ConfigError
 from vision_mtl.models.multitask import MultiTaskModel
 
@@ -58,8 +56,3 @@ def compile_network(model: MultiTaskModel, frozen: bool, backend: str = "inducto
         logger.info("compiled in %.0f s", time.perf_counter() - started)
 
     hooks: list[Any] = [model.register_forward_pre_hook(begin), model.register_forward_hook(end)]
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Return whether calling a module runs compiled code."""
-    return module._compiled_call_impl is not None

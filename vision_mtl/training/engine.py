@@ -23,7 +23,7 @@ from vision_mtl.training.interrupt import Stop, deferred_signals, leave_if
 from vision_mtl.training.log import MetricsLog
 from vision_mtl.training.numerics import check_finite, mean_losses
 from vision_mtl.training.optim import learning_rate_factor, set_learning_rate
-from vision_mtl.training.run import Progress, Run
+from vision_mtl.training.run import BEST, Progress, Run
 from vision_mtl.training.step import optimizer_step
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def train(run: Run) -> dict[str, Any]:
             log.close()
     if run.out_of_patience():
         logger.info("no better for %d evaluations: training stopped early", progress.since_best)
-    best = load_checkpoint(run.folder / "checkpoints" / "best.pt")["metrics"]
+    best = load_checkpoint(run.folder / BEST)["metrics"]
     best |= {"training_seconds": round(progress.seconds, 2), **report_conflict(run, log)}
     write_json(run.folder / "metrics.json", best)
     logger.info("best at step %d, training took %s", best["step"], duration(time.perf_counter() - started))
@@ -177,7 +177,7 @@ def judge(run: Run, log: MetricsLog, started: float, stop: Stop) -> None:
     title = f"epoch {progress.epoch}, step {progress.step}/{run.total_steps}, {elapsed}"
     logger.info("%s", text(heads_table(result.heads, title=title)))
     # A data set that cannot judge any head (None) still gets a best.pt: the newest weights.
-    if score is None or score > progress.best or not (run.folder / "checkpoints" / "best.pt").exists():
+    if score is None or score > progress.best or not (run.folder / BEST).exists():
         progress.best = progress.best if score is None else score
         progress.best_step, progress.since_best = progress.step, 0
         run.save_best(metrics)

@@ -38,8 +38,9 @@ def check_finite(run: Run) -> None:
     config, progress = run.training, run.progress
     steps = run.recent[len(run.recent) - (progress.step - progress.checked) :]
     first, progress.checked = progress.checked, progress.step
+    taken = torch.stack([step.taken for step in steps]).tolist() if steps else []
     for number, step in enumerate(steps, first):
-        if step.taken:
+        if taken[number - first]:
             continue
         found = describe_fault(step, list(run.balancer.weights))
         progress.left_out += 1

@@ -103,7 +103,7 @@ class AveragedModel(Generic[Network]):
         own, new = list(_tensors(self.model)), list(_tensors(model))
         pairs = list(zip(own, new, strict=True))
         floating = [(a, b) for a, b in pairs if a.is_floating_point()]
-        weight = torch.tensor(1 - decay, device=floating[0][0].device)
+        weight = torch.full((), 1 - decay, device=floating[0][0].device)  # filled there, not sent
         if taken is not None:
             weight = weight * taken
         torch._foreach_lerp_([a for a, _ in floating], [b for _, b in floating], [weight] * len(floating))

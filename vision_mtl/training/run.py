@@ -49,6 +49,14 @@ class Step(NamedTuple):
     images: list[list[int]]
     conflict: dict[str, Any] | None
 
+    def to(self, device: torch.device) -> Step:
+        """Return the step with its tensors on `device`."""
+        losses = {
+            name: {term: loss.to(device) for term, loss in terms.items()}
+            for name, terms in self.losses.items()
+        }
+        return self._replace(losses=losses, finite=self.finite.to(device), taken=self.taken.to(device))
+
 
 @dataclass
 class Progress:
@@ -183,7 +191,7 @@ class Run:
                 "own config.yaml, add --accept-changes, or start a new run in another --output"
             )
         self.progress = Progress(**state["progress"])
-        self.recent = [Step(**step) for step in state["recent"]]
+        self.recent = [Step(**step).to(self.device) for step in state["recent"]]
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
         self.average.updates = state["updates"]
