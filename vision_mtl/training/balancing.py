@@ -188,9 +188,10 @@ class Balancer(nn.Module):
                     _add(own[name], gradients[len(shared) :])
         for name in own.keys() - set(labelled):
             _add(own[name], [torch.zeros_like(parameter) for parameter in own[name]])
-        # Solvers fail on numbers that are not finite; the step is left out by the gradient that has them.
+        # Solvers fail on numbers that are not finite, and some on zeros: they get tasks that have nothing
+        # in common instead. The step is left out by the gradient that is not finite.
         finite = jacobian.isfinite().all()
-        aggregated = method(torch.where(finite, jacobian, 0.0))
+        aggregated = method(torch.where(finite, jacobian, torch.eye(*jacobian.shape, device=self.device)))
         flat = torch.where(finite, aggregated, torch.nan).split([p.numel() for p in shared])
         _add(shared, [part.view(p.shape) for part, p in zip(flat, shared, strict=True)])
 
