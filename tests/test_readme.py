@@ -1,4 +1,4 @@
-"""What README.md and CONTRIBUTING.md show works: commands parse, configs load. `tests.stress.readme` runs them."""
+"""README.md and CONTRIBUTING.md: commands parse, configs load. `tests.stress.readme` runs them."""
 
 from __future__ import annotations
 
