@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import TinyCoco
 from vision_mtl.commands.quick_start import propose, render, run_name, train_from_folder
-from vision_mtl.commands.quick_start_heads import propose_heads
+from vision_mtl.commands.quick_start_heads import propose_heads, unasked
 from vision_mtl.commands.quick_start_rules import Facts, batch_size, choose_settings, choose_trunk, input_size
 from vision_mtl.config import config_from_tree, load_config
 from vision_mtl.data.annotations import read_annotations
@@ -147,6 +147,16 @@ def test_the_config_is_what_was_proposed(tiny_coco: TinyCoco, tmp_path: Path) ->
     assert all(len(ids) for ids in proposal.files.values())
     assert sorted(i for ids in proposal.files.values() for i in ids) == list(range(10, 18))
     assert not (tmp_path / "run").exists()
+
+
+def test_labels_that_were_not_asked_for(tiny_coco: TinyCoco) -> None:
+    index = read_annotations(tiny_coco.annotations)
+    write_labels(tiny_coco, grade=list("ab") * 4)
+    both = "there are also --labels attribute:kind, labels.csv"
+    assert unasked(index, tiny_coco.root, []) == both
+    assert unasked(index, tiny_coco.root, ["attribute:kinds", "labels.csvx:grade"]) == both, "other names"
+    assert unasked(index, tiny_coco.root, ["labels.csv:grade"]) == "there are also --labels attribute:kind"
+    assert unasked(index, tiny_coco.root, ["attribute:kind", "labels.csv"]) == ""
 
 
 def test_names() -> None:

@@ -19,7 +19,7 @@ from vision_mtl.commands.shared import choose_device
 from vision_mtl.commands.train import choose_folder, train_from_config
 from vision_mtl.config import Config, apply_override, config_from_tree
 from vision_mtl.data.annotations import AnnotationIndex, read_annotations
-from vision_mtl.data.layout import Layout, find_layout
+from vision_mtl.data.layout import Layout, find_layout, path_in
 from vision_mtl.data.splitting import choose_validation, source_name, write_part
 from vision_mtl.errors import ConfigError, DataError
 from vision_mtl.files import whole
@@ -144,8 +144,8 @@ def _sources(
     for split, part in layout.parts.items():
         sources[split] = [
             {
-                "images": _relative(part.images, layout.root),
-                "annotations": _relative(part.annotations, layout.root),
+                "images": path_in(layout.root, part.images),
+                "annotations": path_in(layout.root, part.annotations),
             }
         ]
         notes[f"data.{split}"] = "found by its name" if len(layout.parts) > 1 else "the one annotation file"
@@ -157,12 +157,6 @@ def _sources(
             "split of its own"
         )
     return {split: sources[split] for split in ("train", "val", "test") if split in sources}, notes
-
-
-def _relative(path: Path, root: Path) -> str:
-    """Return the path as the config has it: relative to the data set's folder where it lies in it."""
-    inside = path.resolve().is_relative_to(root.resolve())
-    return str(path.resolve().relative_to(root.resolve()) if inside else path.resolve())
 
 
 def split_images(index: AnnotationIndex, questions: Sequence[Question]) -> np.ndarray:

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from vision_mtl.data.annotations import AnnotationIndex
-from vision_mtl.data.image_labels import Value, read_values
+from vision_mtl.data.image_labels import Value, read_values, several, shortened
 from vision_mtl.data.label_csv import column_names
-from vision_mtl.data.label_kinds import asked_by
+from vision_mtl.data.label_kinds import SHOWN, asked_by
 from vision_mtl.data.labels import LabelSource
+from vision_mtl.data.layout import path_in
 from vision_mtl.errors import ConfigError, nearest
 
 ATTRIBUTE = "attribute"
@@ -55,7 +56,7 @@ def propose_heads(index: AnnotationIndex, root: Path, labels: Sequence[str]) -> 
         present: list[list[str]] = [[] for _ in range(len(index))]
         for row, place in zip(rows.tolist(), objects.classes.tolist(), strict=True):
             present[row].append(categories[place])
-        note = f"{len(rows):,} boxes of {len(categories)} categories: {_some(categories)}"
+        note = f"{len(rows):,} boxes of {len(categories)} categories: {shortened(categories, SHOWN)}"
         questions.append(Question("objects", {"type": "fcos"}, note, present))
     for text in labels:
         questions.append(_question(text, index, root, [question.name for question in questions]))
@@ -71,7 +72,7 @@ def unasked(index: AnnotationIndex, root: Path, labels: Sequence[str]) -> str:
     """Return which labels there are that were not asked for, or an empty text."""
     known = [f"{ATTRIBUTE}:{field}" for field in index.attribute_fields]
     known += sorted(path.name for path in root.glob("*.csv"))
-    left = [name for name in known if not any(text.startswith(name) for text in labels)]
+    left = [name for name in known if not any(f"{text}:".startswith(f"{name}:") for text in labels)]
     return f"there are also --labels {', '.join(left[:6])}" if left else ""
 
 
@@ -125,9 +126,7 @@ def _source(text: str, index: AnnotationIndex, root: Path) -> tuple[dict[str, An
             f"--labels {text}: {found}; name one as {name}:COLUMN. Columns of {file}: "
             f"{', '.join(columns) or 'none'}"
         )
-    inside = file.resolve().is_relative_to(root.resolve())
-    place = file.resolve().relative_to(root.resolve()) if inside else file.resolve()
-    return {"source": "csv", "file": str(place), "column": column}, column
+    return {"source": "csv", "file": path_in(root, file), "column": column}, column
 
 
 def _find(name: str, root: Path) -> Path | None:
@@ -145,7 +144,7 @@ def _values(where: dict[str, Any], index: AnnotationIndex, root: Path) -> list[V
 def _classes(value: Value) -> list[str]:
     if isinstance(value, list):
         return value
-    return [part.strip() for part in str(value).split("|") if part.strip()] if value is not None else []
+    return several(str(value)) if value is not None else []
 
 
 def _head_name(column: str, taken: Collection[str]) -> str:
@@ -156,7 +155,3 @@ def _head_name(column: str, taken: Collection[str]) -> str:
     while name in taken or name == "objects" or hasattr(nn.ModuleDict(), name):
         name += "_label"
     return name
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")

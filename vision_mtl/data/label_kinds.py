@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from vision_mtl.data.image_labels import Value
+from vision_mtl.data.image_labels import Value, shortened
 
 FEW = 10  # distinct whole numbers that are still classes
 MANY = 20  # distinct texts from which on they may be names rather than classes
+SHOWN = 6  # of them in a reason
 
 Kind = Literal["classification", "multilabel", "regression"]
 
@@ -37,6 +38,7 @@ def asked_by(values: Sequence[Value]) -> Asked:
     distinct = sorted({str(value) for value in known})
     if len(distinct) == 1:
         raise ValueError(f"every label is '{distinct[0]}', so there is nothing to learn")
+    names = shortened(distinct, SHOWN)
     numbers = [_number(value) for value in known]
     amounts = [number for number in numbers if number is not None]
     if len(amounts) == len(known):
@@ -44,13 +46,13 @@ def asked_by(values: Sequence[Value]) -> Asked:
             return Asked("regression", f"numbers from {min(amounts):g} to {max(amounts):g}")
         if len(distinct) > FEW:
             return Asked("regression", f"{len(distinct)} different whole numbers")
-        return Asked("classification", f"{len(distinct)} different whole numbers: {_some(distinct)}")
+        return Asked("classification", f"{len(distinct)} different whole numbers: {names}")
     if len(distinct) > max(MANY, len(known) / 2):
         raise ValueError(
-            f"{len(distinct)} different texts for {len(known)} images, such as {_some(distinct)}: these look "
-            "like names, not classes"
+            f"{len(distinct)} different texts for {len(known)} images, such as {names}: "
+            "these look like names, not classes"
         )
-    return Asked("classification", f"{len(distinct)} classes: {_some(distinct)}")
+    return Asked("classification", f"{len(distinct)} classes: {names}")
 
 
 def _number(value: Value) -> float | None:
@@ -61,7 +63,3 @@ def _number(value: Value) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if abs(number) < float("inf") else None
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")

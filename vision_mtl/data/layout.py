@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from vision_mtl.data.annotations import AnnotationIndex, read_annotations
 from vision_mtl.data.headers import IMAGE_EXTENSIONS
+from vision_mtl.data.image_labels import shortened
 from vision_mtl.errors import ConfigError, DataError
 
 MAX_DEPTH = 4  # of folders in folders that are looked into
@@ -81,6 +82,12 @@ def find_layout(root: Path, annotations: Sequence[Path] = (), images: Path | Non
     folders = [images] if images is not None else _folders(root)
     parts = {split: Part(path, _image_folder(root, path, split, folders)) for split, path in chosen.items()}
     return Layout(root, parts, tuple(path for path in files if path not in chosen.values()))
+
+
+def path_in(root: Path, path: Path) -> str:
+    """Return a path as a config names it: relative to the data set's folder `root` if it lies in there."""
+    root, path = root.resolve(), path.resolve()
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def split_of(path: Path, root: Path) -> str | None:
@@ -247,5 +254,4 @@ def _shown(path: Path, root: Path) -> str:
 
 
 def _listed(paths: Sequence[Path], root: Path) -> str:
-    more = f", and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-    return ", ".join(_shown(path, root) for path in paths[:SHOWN]) + more
+    return shortened([_shown(path, root) for path in paths], SHOWN)
