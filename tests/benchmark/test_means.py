@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import pstats
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from vision_mtl.benchmark.profiling import (
     REST,
     kind_of,
     profile_call,
+    profile_functions,
     region,
     shares_of,
 )
@@ -109,3 +112,27 @@ def test_a_profile_names_the_kinds_and_leaves_a_trace(tmp_path: Path) -> None:
     assert found.trace == trace.name
     assert trace.stat().st_size > 0
     assert "assign" not in vars(owner)
+
+
+def halves(text: str) -> list[str]:
+    return text.split(" ")
+
+
+def wait(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def test_a_profile_of_functions_counts_what_they_call_and_those_written_in_c(tmp_path: Path) -> None:
+    def call(_: int) -> None:
+        wait(0.004)
+        halves("a b")
+        sorted(range(1000), key=lambda value: -value)
+
+    trace = tmp_path / "traces" / "call.pstats"
+    kinds = {"waiting": ("wait",), "sorting": ("sorted",), "splitting": ("halves",), "absent": ("decode",)}
+    found = profile_functions("call", call, 3, kinds, trace)
+    spent = {share.kind: share.milliseconds for share in found.shares}
+    assert set(spent) == {"waiting", "sorting", "splitting", REST}
+    assert spent["waiting"] >= 4 > spent["splitting"]
+    assert sum(spent.values()) == pytest.approx(found.milliseconds, abs=0.01)
+    assert pstats.Stats(str(trace)).total_calls >= 9  # type: ignore[attr-defined]

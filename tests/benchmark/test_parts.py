@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from vision_mtl.benchmark.parts.eval import OURS, difference_note
+from vision_mtl.benchmark.parts.input import PROFILED
 from vision_mtl.benchmark.parts_command import Request, benchmark, changed_sizes, jobs, workspace
 from vision_mtl.benchmark.results import read_results
 from vision_mtl.errors import ConfigError, VisionMTLError
@@ -85,6 +86,17 @@ def test_a_profile(name: str, tmp_path: Path) -> None:
     assert ("assignment of targets" in kinds) == (name == "train")
     assert "norms" in kinds or name == "infer"  # where they may be part of the convolutions
     assert (tmp_path / found.trace).is_file()
+
+
+def test_a_profile_of_each_augmentation(tmp_path: Path) -> None:
+    job = jobs(CPU)["input"]
+    assert job.profile is not None
+    with workspace() as folder:
+        flip, jitter = job.profile(job.quick, CPU, folder, tmp_path / "traces" / "trace.json.gz")
+    for found in (flip, jitter):
+        assert {share.kind for share in found.shares} == {*PROFILED, "python and other"}
+        assert (tmp_path / "traces" / found.trace).is_file()
+    assert flip.trace != jitter.trace
 
 
 def test_the_command_writes_its_file_and_its_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import v2
 
 from vision_mtl.benchmark.pictures import write_pictures
-from vision_mtl.benchmark.results import Table, Target, figure
+from vision_mtl.benchmark.profiling import profile_functions
+from vision_mtl.benchmark.results import Profile, Table, Target, figure
 from vision_mtl.commands.timing import measure_in_turn
 from vision_mtl.data.config import DataConfig, ResizeConfig, SourceConfig
 from vision_mtl.data.dataset import collate, training_dataset
@@ -26,6 +27,15 @@ from vision_mtl.data.sources import open_sources
 from vision_mtl.models.trunk import MEAN, STD
 
 PEER, OURS, LIMIT = "torchvision", "ours", "decoding alone, OpenCV"
+PROFILED = {  # what ours spends its time on -> the functions that do it
+    "decoding": ("imdecode",),
+    "resampling": ("resize",),
+    "flips and colours": ("__call__",),
+    "copy into the batch": ("collate",),
+    "reading, checking the header": ("open_file", "refuse_heavy", "open_image"),
+    "random numbers": ("_seed",),
+    "boxes": ("move", "_visible"),
+}
 SHORTER_SIDES = tuple(range(480, 801, 32))  # of torchvision's references/detection/presets.py, "multiscale"
 
 
@@ -41,8 +51,9 @@ class InputSizes:
         shorter: the shorter side becomes this many pixels,
         longer: unless the longer one exceeds this many.
         sides: shorter sides to draw from, for several scales.
-        warm_up: batches that are not counted.
-        rounds: batches that are.
+        batches: read one after another in each round, as a worker does, which reads nothing else between.
+        warm_up: rounds that are not counted.
+        rounds: rounds that are.
     """
 
     height: int = 480
@@ -52,6 +63,7 @@ class InputSizes:
     shorter: int = 800
     longer: int = 1333
     sides: tuple[int, ...] = SHORTER_SIDES
+    batches: int = 5
     warm_up: int = 2
     rounds: int = 30
 
@@ -120,7 +132,8 @@ def measure_input(sizes: InputSizes, device: torch.device, folder: Path) -> list
     write_pictures(folder, sizes.images, sizes.height, sizes.width, 7, seed=0)
     kilobytes = sum(path.stat().st_size for path in (folder / "images").iterdir()) / sizes.images / 1000
     notes = [
-        f"JPEGs drawn by the command, {kilobytes:.0f} KB in the mean; all in one thread, as in a worker",
+        f"JPEGs drawn by the command, {kilobytes:.0f} KB in the mean; all in one thread, as in a worker; "
+        f"{sizes.batches} batches of one side, then of the other",
         "torchvision: CocoDetection and v2 transforms on PIL images as its references use them, then the "
         "model's own GeneralizedRCNNTransform: a float batch. Ours: a uint8 batch, normalised on the device",
         "limit: cv2.imread of the same files",
@@ -133,8 +146,9 @@ def measure_input(sizes: InputSizes, device: torch.device, folder: Path) -> list
                 OURS: our_batches(sizes, recipe, folder),
                 LIMIT: decoding(sizes, folder),
             }
-            found = measure_in_turn(calls, torch.device("cpu"), sizes.warm_up, sizes.rounds)
-            scale = 1000 / sizes.batch
+            rounds = {name: several(call, sizes.batches) for name, call in calls.items()}
+            found = measure_in_turn(rounds, torch.device("cpu"), sizes.warm_up, sizes.rounds)
+            scale = 1000 / (sizes.batches * sizes.batch)
             figures = [
                 figure(PEER, "peer", found[PEER], scale),
                 figure(OURS, "ours", found[OURS], scale, LIMIT),
@@ -144,6 +158,33 @@ def measure_input(sizes: InputSizes, device: torch.device, folder: Path) -> list
             targets = [Target(OURS, PEER, at_least=recipe.times)]
             tables.append(Table(recipe.name, title, "ms", figures, targets, notes))
     return tables
+
+
+def several(call: Callable[[int], object], times: int) -> Callable[[int], None]:
+    """Return a call that makes `times` calls with numbers that go on from one call to the next."""
+
+    def calls(i: int) -> None:
+        for k in range(i * times, (i + 1) * times):
+            call(k)
+
+    return calls
+
+
+def profile_input(sizes: InputSizes, device: torch.device, folder: Path, trace: Path) -> list[Profile]:
+    """Return where a batch of ours spends its time, for both augmentations; arguments as of `measure_input`.
+
+    `trace` names the files, which have the augmentation's name and `.pstats` in place of its extensions.
+    """
+    write_pictures(folder, sizes.images, sizes.height, sizes.width, 7, seed=0)
+    stem = trace.name.partition(".")[0]
+    found = []
+    with one_thread():
+        for recipe in recipes(sizes):
+            name = f"input: a batch of {sizes.batch} of ours, {recipe.title}"
+            statistics = trace.with_name(f"{stem}_{recipe.name}.pstats")
+            batches = our_batches(sizes, recipe, folder)
+            found.append(profile_functions(name, batches, sizes.rounds, PROFILED, statistics))
+    return found
 
 
 @contextmanager
