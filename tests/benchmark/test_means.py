@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import multiprocessing
+import os
 import pstats
 import time
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 from torch import nn
 
 from vision_mtl.benchmark.convolutions import record_convolutions, replay
-from vision_mtl.benchmark.process import dirtied_by_fork, in_fresh_process, measured
+from vision_mtl.benchmark.process import Call, apart, dirtied_by_fork, in_fresh_process, measured
 from vision_mtl.benchmark.profiling import (
     ASSIGNMENT,
     OPTIMISER,
@@ -56,6 +58,26 @@ def test_a_function_in_a_fresh_process(tiny_coco_root: Path, tmp_path: Path) -> 
 def test_a_failure_in_a_fresh_process_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(VisionMTLError, match="read_ours ended with code 1"):
         in_fresh_process(read_ours, path=str(tmp_path / "missing.json"), cache=str(tmp_path))
+
+
+def writes_its_number(folder: Path, fails_at: int) -> Call:
+    def call(i: int) -> None:
+        assert i != fails_at
+        (folder / str(i)).write_text(str(os.getpid()))
+
+    return call
+
+
+def test_calls_of_another_process_are_done_when_they_return(tmp_path: Path) -> None:
+    with apart(writes_its_number, tmp_path, 5) as call:
+        call(2)
+        call(3)
+        processes = {(tmp_path / name).read_text() for name in ("2", "3")}
+        assert len(processes) == 1
+        assert str(os.getpid()) not in processes
+        with pytest.raises(VisionMTLError, match="writes_its_number ended in a process of its own"):
+            call(5)
+    assert multiprocessing.active_children() == []
 
 
 def test_recorded_convolutions_are_those_of_both_directions() -> None:

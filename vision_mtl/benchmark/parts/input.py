@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import v2
 
 from vision_mtl.benchmark.pictures import write_pictures
+from vision_mtl.benchmark.process import Apart, Call, apart
 from vision_mtl.benchmark.profiling import profile_functions
 from vision_mtl.benchmark.results import Profile, Table, Target, figure
 from vision_mtl.commands.timing import measure_in_turn
@@ -121,19 +122,23 @@ def recipes(sizes: InputSizes) -> list[Recipe]:
     ]
 
 
-def measure_input(sizes: InputSizes, device: torch.device, folder: Path) -> list[Table]:
+def measure_input(
+    sizes: InputSizes, device: torch.device, folder: Path, elsewhere: Apart = apart
+) -> list[Table]:
     """Time a batch of either side in turn, and that of decoding alone, for both augmentations.
 
     Args:
         sizes: what and how often.
         device: not used: images are read on the CPU.
         folder: an empty one, for the pictures.
+        elsewhere: makes a call of a process of its own.
     """
     write_pictures(folder, sizes.images, sizes.height, sizes.width, 7, seed=0)
     kilobytes = sum(path.stat().st_size for path in (folder / "images").iterdir()) / sizes.images / 1000
     notes = [
-        f"JPEGs drawn by the command, {kilobytes:.0f} KB in the mean; all in one thread, as in a worker; "
-        f"{sizes.batches} batches of one side, then of the other",
+        f"JPEGs drawn by the command, {kilobytes:.0f} KB in the mean; all in one thread, as in a worker, "
+        "torchvision in a process of its own with the C library's allocator as its users have it; ours "
+        f"keeps freed memory, as its workers do; {sizes.batches} batches of one side, then of the other",
         "torchvision: CocoDetection and v2 transforms on PIL images as its references use them, then the "
         "model's own GeneralizedRCNNTransform: a float batch. Ours: a uint8 batch, normalised on the device",
         "limit: cv2.imread of the same files",
@@ -142,12 +147,13 @@ def measure_input(sizes: InputSizes, device: torch.device, folder: Path) -> list
     with one_thread():
         for recipe in recipes(sizes):
             calls = {
-                PEER: peer_batches(sizes, recipe, folder),
-                OURS: our_batches(sizes, recipe, folder),
-                LIMIT: decoding(sizes, folder),
+                OURS: several(our_batches(sizes, recipe, folder), sizes.batches),
+                LIMIT: several(decoding(sizes, folder), sizes.batches),
             }
-            rounds = {name: several(call, sizes.batches) for name, call in calls.items()}
-            found = measure_in_turn(rounds, torch.device("cpu"), sizes.warm_up, sizes.rounds)
+            with elsewhere(peer_rounds, sizes, recipe.name, folder) as peer:
+                found = measure_in_turn(
+                    {PEER: peer, **calls}, torch.device("cpu"), sizes.warm_up, sizes.rounds
+                )
             scale = 1000 / (sizes.batches * sizes.batch)
             figures = [
                 figure(PEER, "peer", found[PEER], scale),
@@ -160,7 +166,7 @@ def measure_input(sizes: InputSizes, device: torch.device, folder: Path) -> list
     return tables
 
 
-def several(call: Callable[[int], object], times: int) -> Callable[[int], None]:
+def several(call: Call, times: int) -> Call:
     """Return a call that makes `times` calls with numbers that go on from one call to the next."""
 
     def calls(i: int) -> None:
@@ -200,7 +206,14 @@ def one_thread() -> Iterator[None]:
         cv2.setNumThreads(before[1])
 
 
-def peer_batches(sizes: InputSizes, recipe: Recipe, folder: Path) -> Callable[[int], object]:
+def peer_rounds(sizes: InputSizes, name: str, folder: Path) -> Call:
+    """Return a call that reads a round's batches as torchvision does, in a process of its own."""
+    torch.set_num_threads(1)
+    recipe = next(recipe for recipe in recipes(sizes) if recipe.name == name)
+    return several(peer_batches(sizes, recipe, folder), sizes.batches)
+
+
+def peer_batches(sizes: InputSizes, recipe: Recipe, folder: Path) -> Call:
     """Return a call that reads batch i as torchvision's `references/detection` do with `--use-v2`."""
     transforms = v2.Compose(
         [
@@ -225,7 +238,7 @@ def peer_batches(sizes: InputSizes, recipe: Recipe, folder: Path) -> Callable[[i
     return read
 
 
-def our_batches(sizes: InputSizes, recipe: Recipe, folder: Path) -> Callable[[int], object]:
+def our_batches(sizes: InputSizes, recipe: Recipe, folder: Path) -> Call:
     """Return a call that reads batch i as our loader's workers do."""
     data = DataConfig(
         root=str(folder),
@@ -244,7 +257,7 @@ def our_batches(sizes: InputSizes, recipe: Recipe, folder: Path) -> Callable[[in
     return read
 
 
-def decoding(sizes: InputSizes, folder: Path) -> Callable[[int], object]:
+def decoding(sizes: InputSizes, folder: Path) -> Call:
     """Return a call that decodes the files of batch i and does nothing with them."""
     files = sorted(str(path) for path in (folder / "images").iterdir())
     return lambda i: [cv2.imread(files[row]) for row in sizes.rows(i)]
