@@ -25,6 +25,7 @@ ORDER = [
     ["training", "inference", "reporting"],
     ["config"],
     ["commands"],
+    ["predict"],  # the Python API opens checkpoints as the commands do
     ["benchmark", "comparison"],
     ["tools"],
 ]

@@ -58,6 +58,7 @@ def draw_image(
     texts: Sequence[str],
     classes: Sequence[int],
     caption: Sequence[str] = (),
+    wrap: bool = True,
 ) -> np.ndarray:
     """Return the picture with boxes and, in a strip below it, the caption.
 
@@ -69,6 +70,8 @@ def draw_image(
         texts: one per box.
         classes: one per box, which decides its colour.
         caption: lines.
+        wrap: break a caption line that is too long; otherwise it is cut, so that as many lines always take
+            the same room.
 
     Returns:
         (H', W', 3) uint8 RGB.
@@ -83,7 +86,7 @@ def draw_image(
     _draw_boxes(canvas, corners, texts, classes, font_size)
     if not caption:
         return np.asarray(canvas)
-    strip = _caption_strip(width, caption, round(font_size * 1.1))
+    strip = _caption_strip(width, caption, round(font_size * 1.1), wrap)
     whole = Image.new("RGB", (width, height + strip.height))
     whole.paste(canvas, (0, 0))
     whole.paste(strip, (0, height))
@@ -162,10 +165,11 @@ def _overlap(a: Area, b: Area) -> int:
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def _caption_strip(width: int, caption: Sequence[str], font_size: int) -> Image.Image:
+def _caption_strip(width: int, caption: Sequence[str], font_size: int, wrap: bool) -> Image.Image:
     font = _font(font_size)
     margin = font_size // 2
-    lines = [part for line in caption for part in _wrapped(line, font, width - 2 * margin)]
+    fit = _wrapped if wrap else _cut
+    lines = [part for line in caption for part in fit(line, font, width - 2 * margin)]
     step = round(font_size * 1.35)
     strip = Image.new("RGB", (width, step * len(lines) + 2 * margin), CAPTION_BACKGROUND)
     draw = ImageDraw.Draw(strip)
@@ -184,6 +188,10 @@ def _wrapped(line: str, font: Font, width: int) -> list[str]:
         else:
             lines[-1] = longer
     return lines
+
+
+def _cut(line: str, font: Font, width: int) -> list[str]:
+    return [_fitted(line, font, width)]
 
 
 def _fitted(text: str, font: Font, width: int) -> str:
