@@ -27,7 +27,7 @@ from vision_mtl.data.annotations import AnnotationIndex
 from vision_mtl.errors import ConfigError
 from vision_mtl.heads.base import Head, LabelInfo, TrunkInfo
 from vision_mtl.heads.class_weights import class_factors
-from vision_mtl.heads.dense.decoding import Candidates
+from vision_mtl.heads.dense.decoding import Candidates, origins
 from vision_mtl.heads.detection import DetectionConfig, detections_of
 from vision_mtl.heads.evaluation import DetectionMetric, describe_detections
 from vision_mtl.metrics.detection import Backend
@@ -230,6 +230,11 @@ class FasterRcnnHead(Head):
         pooled = self.roi_heads.box_roi_pool(maps, boxes, [features.input_size])
         return self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
 
+    def refine(self, boxes: list[Tensor], features: Features) -> tuple[Tensor, Tensor]:
+        """Return class logits (R, 1 + K), background first, and each class's box (R, 1 + K, 4), not clipped."""
+        logits, deltas = self.classify(boxes, features)
+        return logits, self.roi_heads.box_coder.decode(deltas, boxes).reshape(*logits.shape, 4)
+
     def loss(self, outputs: RpnOutputs, features: Features, batch: Batch) -> dict[str, Tensor]:
         """Return the terms `objectness`, `rpn_box`, `class` and `box`, each ().
 
@@ -280,8 +285,7 @@ class FasterRcnnHead(Head):
         """Return the best (proposal, class) pairs; where there are fewer, zero boxes with score 0."""
         with full_precision(features):
             found = self.propose(outputs, features.sizes, features.input_size)
-            logits, deltas = self.classify(found.boxes, features)
-            refined = self.roi_heads.box_coder.decode(deltas, found.boxes).reshape(*logits.shape, 4)
+            logits, refined = self.refine(found.boxes, features)
             counts, slots = [len(boxes) for boxes in found.boxes], self.rpn.post_nms_top_n()
             scores = padded(logits.softmax(-1)[:, 1:], counts, slots)  # (B, P, K)
             boxes = padded(refined[:, 1:], counts, slots)  # (B, P, K, 4)
@@ -293,6 +297,18 @@ class FasterRcnnHead(Head):
             chosen = boxes.gather(1, picked[..., None].expand(-1, -1, 4))
             chosen = torch.where(values[..., None] > 0, chosen, 0.0)
             return Candidates(chosen, values, picked % scores.shape[2])
+
+    def detection_logits(
+        self, outputs: RpnOutputs, features: Features, boxes: Tensor, classes: Tensor
+    ) -> Tensor:
+        # Of the second stage, whose logits alone say which class a proposal is.
+        with full_precision(features):
+            with torch.no_grad():
+                (proposals,) = self.propose(outputs, features.sizes, features.input_size).boxes
+                logits, own = self.refine([proposals], features)
+                rows = origins(own[:, 1:], logits[:, 1:], features.sizes[0], boxes, classes)
+            logits, _ = self.classify([proposals[rows]], features)
+            return logits[:, 1:].gather(1, classes[:, None])[:, 0]
 
     def predict(self, decoded: Candidates, metas: Sequence[ImageMeta]) -> list[Detections]:
         return detections_of(decoded, metas, self.config)
