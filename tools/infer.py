@@ -7,6 +7,7 @@ examples:
   python tools/infer.py images/ more/ --recursive --checkpoint best.pt --output answers --threshold 0.5
   python tools/infer.py images/ --checkpoint best.pt --output answers --set data.resize.shorter=480
   python tools/infer.py images/ --checkpoint configs/torchvision_fcos.yaml --output answers --draw
+  python tools/infer.py photo.jpg --checkpoint best.pt --output answers --explain objects
 """
 
 from __future__ import annotations
@@ -49,6 +50,14 @@ def parse_arguments() -> argparse.Namespace:
         help="lowest score of a detection (default: 0.3); 0 gives all that the head's own threshold leaves",
     )
     parser.add_argument("--draw", action="store_true", help="also write drawings, into DIR/drawings")
+    parser.add_argument(
+        "--explain",
+        metavar="HEAD",
+        help="also write what in each image speaks for this head's answers, into DIR/explain/HEAD",
+    )
+    parser.add_argument(
+        "--explain-class", metavar="NAME", help="explain this class, whatever the answer (with --explain)"
+    )
     parser.add_argument("--recursive", action="store_true", help="also look into folders inside folders")
     parser.add_argument(
         "--compile",
@@ -58,7 +67,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", default=[], metavar="key=value", help="change the run's config; repeatable"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.explain_class and not arguments.explain:
+        parser.error("--explain-class: expected --explain HEAD beside it")
+    if arguments.explain and arguments.compile:
+        parser.error("--explain: a compiled network cannot be explained; leave out --compile")
+    return arguments
 
 
 def main() -> int:
@@ -74,6 +88,8 @@ def main() -> int:
         arguments.recursive,
         arguments.set,
         arguments.compile,
+        arguments.explain,
+        arguments.explain_class,
     )
     return 3 if skipped else 0
 

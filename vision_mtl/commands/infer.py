@@ -9,6 +9,7 @@ from pathlib import Path
 from vision_mtl.commands.shared import Trained, choose_device, is_config, open_checkpoint, open_weights
 from vision_mtl.config import load_config
 from vision_mtl.errors import ConfigError
+from vision_mtl.inference.explainer import Explainer
 from vision_mtl.inference.files import find_images
 from vision_mtl.inference.predictor import Predictor
 from vision_mtl.inference.writers import (
@@ -53,6 +54,8 @@ def infer_with_checkpoint(
     recursive: bool,
     overrides: Sequence[str] = (),
     compiled: bool = False,
+    explained: str | None = None,
+    explained_class: str | None = None,
 ) -> int:
     """Predict files as `tools/infer.py` does; return how many could not be read.
 
@@ -61,7 +64,7 @@ def infer_with_checkpoint(
             that cannot be written.
     """
     drawings = output / "drawings"
-    found = find_images(inputs, recursive, leave_out=drawings)
+    found = find_images(inputs, recursive, leave_out=(drawings, output / "explain"))
     open_it = open_detector if is_config(checkpoint) else open_checkpoint
     trained = open_it(checkpoint, overrides)
     config = trained.config
@@ -80,10 +83,11 @@ def infer_with_checkpoint(
         max_pixels=config.data.max_pixels,
         reduced=config.data.reduced_decoding,
     )
+    explainer = explained and Explainer(predictor, explained, explained_class, threshold, output / "explain")
     detectors = [name for name, head in config.heads.items() if head.label_source() is None]
     classes = {category: i for name in detectors for i, category in enumerate(trained.labels[name].ids)}
     make_folder(output)
-    entries, skipped = [], []
+    entries, skipped, unexplained = [], [], []
     started = time.perf_counter()
     with progress_bar() as progress:
         bar = progress.add_task("predicting", total=len(found.paths), note="")
@@ -96,6 +100,8 @@ def infer_with_checkpoint(
             entries.append(image_entry(result.path, result.size, answers, threshold))
             if draw:
                 write_drawing(drawings / name, entries[-1], classes, config.data.max_pixels)
+            if explainer and not explainer.write(result, name):
+                unexplained.append(result.path)
     seconds = time.perf_counter() - started
     content = {
         "checkpoint": checkpoint,
@@ -110,6 +116,8 @@ def infer_with_checkpoint(
     print(f"{len(entries)} images answered in {duration(seconds)} ({rate:.1f} images/s), written to {output}")
     for line in summary_lines(entries):
         print(f"  {line}")
+    for path in unexplained:
+        print(printable(f"  --explain {explained}: nothing found in {path}, so nothing to explain"))
     if found.ignored:
         print(f"  {found.ignored} files ignored, which are no images")
     for entry in skipped:

@@ -26,13 +26,13 @@ class Found:
     ignored: int
 
 
-def find_images(inputs: Sequence[str], recursive: bool, leave_out: Path | None = None) -> Found:
+def find_images(inputs: Sequence[str], recursive: bool, leave_out: Sequence[Path] = ()) -> Found:
     """List the image files among `inputs`: files as they are, folders by what is in them.
 
     Args:
         inputs: files and folders.
         recursive: look into folders inside folders too.
-        leave_out: a folder that is not looked into, such as that of the drawings.
+        leave_out: folders that are not looked into, such as that of the drawings.
 
     Raises:
         DataError: an input that does not exist, a folder that cannot be read, or no image at all.
@@ -67,17 +67,19 @@ def find_images(inputs: Sequence[str], recursive: bool, leave_out: Path | None =
     return Found([str(path) for path, _ in found.values()], names, ignored)
 
 
-def _files_in(folder: Path, recursive: bool, leave_out: Path | None) -> list[Path]:
+def _files_in(folder: Path, recursive: bool, leave_out: Sequence[Path]) -> list[Path]:
     """Return what lies in a folder and is no folder, sorted; links to folders are not followed."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"cannot read folder '{error.filename}': {error.strerror}") from error
 
-    left_out = os.path.abspath(leave_out) if leave_out else None
+    left_out = {os.path.abspath(path) for path in leave_out}
     files: list[Path] = []
     for parent, inside, names in os.walk(folder, onerror=refuse):
         inside[:] = [
-            name for name in inside if recursive and os.path.abspath(os.path.join(parent, name)) != left_out
+            name
+            for name in inside
+            if recursive and os.path.abspath(os.path.join(parent, name)) not in left_out
         ]
         files += [Path(parent, name) for name in names]
     return sorted(files)

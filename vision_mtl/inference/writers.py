@@ -143,13 +143,18 @@ def write_drawing(path: Path, entry: dict[str, Any], classes: Mapping[int, int],
         [classes[found["category_id"]] for found in entry["detections"]],
         caption_lines(entry["labels"]),
     )
+    write_picture(path, drawn)
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a picture (H, W, 3) uint8 RGB; `.jpg` is added where the name is that of another format."""
     kind = path.suffix.lower()
     if kind not in (".jpg", ".jpeg", ".png"):
         kind = ".jpg"
         path = path.with_name(f"{path.name}.jpg")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(kind, drawn[..., ::-1])[1].tobytes())
+        path.write_bytes(cv2.imencode(kind, picture[..., ::-1])[1].tobytes())
     except OSError as error:
         raise DataError(f"--output: cannot write '{path}': {error.strerror or error}") from error
 

@@ -1,0 +1,177 @@
+"""Explanations of one head's answers, as picture files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vision_mtl.data.dataset import collate
+from vision_mtl.data.images import BadImageError, read_image
+from vision_mtl.errors import ConfigError, nearest
+from vision_mtl.inference.explain import (
+    detection_scores,
+    explain,
+    explainable_features,
+    image_scores,
+)
+from vision_mtl.inference.heat import heat_picture, scaled
+from vision_mtl.inference.predictor import Files, ImageResult, Predictor
+from vision_mtl.inference.writers import caption_lines, write_picture
+from vision_mtl.structures import Batch, Detections, Scalar
+
+NO_BOXES = np.zeros((0, 4), np.float32)
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """Writes what speaks for a head's answers: of an image-level head a picture for each label that it gives
+    an image, or for its number; of a detection head one for each class that has boxes.
+
+    Attributes:
+        predictor: what gave the answers; its network is not compiled.
+        head: whose answers.
+        label: the class to explain, whatever the answer; None for the answer's own.
+        threshold: detections below this score are left out.
+        folder: where the pictures go.
+
+    Raises:
+        ConfigError: no such head, no such class, or a class for a head that answers with a number.
+    """
+
+    predictor: Predictor
+    head: str
+    label: str | None
+    threshold: float
+    folder: Path
+
+    def __post_init__(self) -> None:
+        heads = self.predictor.model.named_heads()
+        if self.head not in heads:
+            raise ConfigError(
+                f"--explain: found '{self.head}', expected one of the network's heads: {', '.join(heads)}"
+                + nearest(self.head, heads)
+            )
+        names = heads[self.head].labels.names
+        if self.label is not None and self.label not in names:
+            raise ConfigError(
+                f"--explain-class: found '{self.label}', expected one of {', '.join(names)}"
+                + nearest(self.label, names)
+                if names
+                else f"--explain-class: found '{self.label}', but head '{self.head}' answers with a number; "
+                "leave it out"
+            )
+
+    def write(self, result: ImageResult, name: str) -> int:
+        """Write the pictures of one answered image; return how many: 0 where there is nothing to explain.
+
+        Args:
+            result: the predictor's, of a file that could be read.
+            name: the picture's name in the folder; the class is added to it.
+
+        Raises:
+            DataError: the image cannot be read any more, or the picture not be written.
+        """
+        prediction = result.predictions[self.head]
+        if isinstance(prediction, Detections):
+            return self._write_boxes(result, prediction, name)
+        head = self.predictor.model.named_heads()[self.head]
+        answer = head.describe(prediction)
+        labels = self._labels(answer)
+        if not labels and not isinstance(prediction, Scalar):
+            return 0
+        batch = self._batch(result.path)
+        model, dtype = self.predictor.model, self.predictor.dtype
+        features = explainable_features(model, batch.images, batch.sizes, dtype)
+        scores = image_scores(model, self.head, features, dtype)
+        image = read_image(result.path, self.predictor.max_pixels)
+        for label in labels or [None]:
+            place = 0 if label is None else head.labels.names.index(label)
+            found = explain(scores[place], features)
+            if label is None:
+                (caption,) = caption_lines({self.head: answer})
+                what, of = "value", "the value"
+            else:
+                caption = f"{self.head}: {label} {answer['scores'][label]:.0%}"
+                what, of = "logit", f"'{label}'"
+            parts = f"{what} {found.score:.2f}: {found.total:+.2f} by the places shown"
+            caption_rest = f"{parts}, {found.score - found.total:+.2f} by none"
+            picture = heat_picture(
+                image,
+                scaled(found.heat(image.shape[:2])),
+                (caption, caption_rest),
+                (f"lowers {of}", f"raises {of}"),
+                signed=True,
+                boxes=NO_BOXES,
+                texts=(),
+                classes=(),
+            )
+            write_picture(self._path(name, label), picture)
+        return max(1, len(labels))
+
+    def _write_boxes(self, result: ImageResult, found: Detections, name: str) -> int:
+        names = self.predictor.model.named_heads()[self.head].labels.names
+        shown = found.scores >= self.threshold
+        if self.label is not None:
+            shown &= found.classes == names.index(self.label)
+        boxes, classes, scores = found.boxes[shown], found.classes[shown], found.scores[shown].tolist()
+        if not scores:
+            return 0
+        batch = self._batch(result.path)
+        model, dtype, device = self.predictor.model, self.predictor.dtype, self.predictor.device
+        features = explainable_features(model, batch.images, batch.sizes, dtype)
+        (meta,) = batch.metas
+        seen = (boxes / torch.tensor(meta.scale * 2)).to(device)  # in network-input pixels
+        logits = detection_scores(model, self.head, features, seen, classes.to(device), dtype)
+        image = read_image(result.path, self.predictor.max_pixels)
+        present = classes.unique().tolist()
+        for label in present:
+            rows = (classes == label).nonzero()[:, 0].tolist()
+            # Each box on its own scale; where two of them have a part, the larger one.
+            strength = np.zeros(image.shape[:2], np.float32)
+            for row in rows:
+                heat = explain(logits[row], features).heat(image.shape[:2]).clip(min=0)
+                strength = np.maximum(strength, scaled(heat))
+            count = "1 box" if len(rows) == 1 else f"{len(rows)} boxes"
+            picture = heat_picture(
+                image,
+                strength,
+                (f"{self.head}: {names[label]}, {count}",),
+                ("no part in it", "supports the box most"),
+                signed=False,
+                boxes=boxes[rows].numpy(),
+                texts=[f"{scores[row]:.0%}" for row in rows],
+                classes=[label] * len(rows),
+            )
+            write_picture(self._path(name, names[label]), picture)
+        return len(present)
+
+    def _labels(self, answer: dict[str, object]) -> list[str]:
+        if self.label is not None:
+            return [self.label]
+        given = answer.get("label", [])
+        return [given] if isinstance(given, str) else list(given)  # type: ignore[call-overload]
+
+    def _batch(self, path: str) -> Batch:
+        predictor = self.predictor
+        sample = Files([path], predictor.resize, predictor.max_pixels, predictor.reduced)[0]
+        if isinstance(sample, BadImageError):
+            raise sample
+        batch, _ = collate([sample])
+        assert batch is not None
+        return batch.to(predictor.device)
+
+    def _path(self, name: str, label: str | None) -> Path:
+        path = self.folder / self.head / name
+        if label is None:
+            return path
+        names = self.predictor.model.named_heads()[self.head].labels.names
+        # Class names are free text; two that look the same as file names are told apart by number.
+        safe = [re.sub(r"[^\w.+-]+", "_", text)[:80].casefold() for text in names]
+        place = names.index(label)
+        own = re.sub(r"[^\w.+-]+", "_", label)[:80]
+        number = f"-{place}" if safe.count(safe[place]) > 1 else ""
+        return path.with_name(f"{path.stem}-{own}{number}{path.suffix}")
