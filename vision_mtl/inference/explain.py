@@ -1,19 +1,21 @@
 """How much each place of an image adds to an answer.
 
-A head is a function of feature maps A. Each cell's part in a score s of it is M = sum over channels of
-ds/dA * A, cell by cell. For image-level heads, on the very features that they read, this is HiResCAM (Draelos and
-Carin, arXiv 2011.08891): for a linear layer after pooling, CAM itself (Zhou et al., arXiv 1512.04150), and the sum
-of M is the score without its bias. Grad-CAM (Selvaraju et al., arXiv 1610.02391, eq. 1 and 2) averages the gradient
-over the cells first, which can point at places that added nothing. M is exact in this sum wherever the head is
-homogeneous in A up to its biases: for the mean, the generalised mean, the strongest cell and ReLU. A softmax over the
-cells, the clamped evidence of a detector and group norm make it an approximation of first order.
+A head is a function of feature maps A. A cell's part in one of its scores s is the sum over channels of
+ds/dA * A in that cell. For image-level heads, on the very features that they read, this is HiResCAM (Draelos
+and Carin, arXiv 2011.08891); for a linear layer after mean pooling it is CAM itself (Zhou et al., arXiv
+1512.04150), and all parts add up to the score without its bias. Grad-CAM (Selvaraju et al., arXiv 1610.02391,
+eq. 1 and 2) averages the gradient over the cells first, and so can point at places that added nothing. The
+sum is exact wherever the head, its biases apart, scales with A: for the mean, the generalised mean, the
+strongest cell, ReLU. For a softmax over the cells, a detector's clamped evidence and group norm it is an
+approximation of first order.
 
 For a box, s is the logit of its class where the box came from, and A are the levels of the pyramid: the
-gradient-weighted maps of ODAM (Zhao and Chan, ICLR 2023, arXiv 2304.06354), without smoothing. That is one backward
-pass of the head per box; D-RISE (Petsiuk et al., arXiv 2006.03204) asks for thousands of forward passes of the whole
-network. What re-scores boxes afterwards, quality and context, is not explained.
+gradient-weighted maps of ODAM (Zhao and Chan, ICLR 2023, arXiv 2304.06354), without smoothing. That is one
+backward pass of the head for each box; D-RISE (Petsiuk et al., arXiv 2006.03204) asks for thousands of forward
+passes of the whole network. What changes a box's score beside its class logit, quality and context, is not
+explained.
 
-Maps are as fine as the features: what a cell itself saw of the image, its receptive field, is wider.
+Maps are as fine as the features. What a cell itself saw of the image, its receptive field, is wider.
 """
 
 from __future__ import annotations

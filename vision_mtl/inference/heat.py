@@ -25,7 +25,7 @@ def heat_colours(strength: np.ndarray) -> np.ndarray:
 
 
 def lay_over(image: np.ndarray, strength: np.ndarray) -> np.ndarray:
-    """Return a grey copy of an image (H, W, 3) uint8 with a map (H, W) in [-1, 1] over it, (H, W, 3) uint8."""
+    """Return a grey copy of an image (H, W, 3) uint8 with a map (H, W) in [-1, 1] over it."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
     cover = STRONGEST * np.sqrt(np.abs(strength))[..., None]
     return (grey * (1 - cover) + heat_colours(strength) * cover).round().astype(np.uint8)

@@ -11,7 +11,6 @@ from torchvision.ops import box_iou, nms
 
 from vision_mtl.structures import Detections, ImageMeta
 
-
 AS_GOOD = 1e-3  # of IoU: what the rounding of boxes, or a network run in another batch, may cost
 
 
