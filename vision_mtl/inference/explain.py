@@ -11,9 +11,9 @@ approximation of first order.
 
 For a box, s is the logit of its class where the box came from, and A are the levels of the pyramid: the
 gradient-weighted maps of ODAM (Zhao and Chan, ICLR 2023, arXiv 2304.06354), without smoothing. That is one
-backward pass of the head for each box; D-RISE (Petsiuk et al., arXiv 2006.03204) asks for thousands of forward
-passes of the whole network. What changes a box's score beside its class logit, quality and context, is not
-explained.
+backward pass of the head for each box; D-RISE (Petsiuk et al., arXiv 2006.03204) asks for thousands of
+forward passes of the whole network. What changes a box's score beside its class logit, quality and context,
+is not explained.
 
 Maps are as fine as the features. What a cell itself saw of the image, its receptive field, is wider.
 """
@@ -140,4 +140,4 @@ def explain(score: Tensor, features: Features) -> Explanation:
         parts = (gradient.float() * cells.detach().float()).sum(1)[0]
         seen = parts[: -(-height // stride), : -(-width // stride)]
         found.append(CellMap(np.ascontiguousarray(seen.cpu().numpy()), stride))
-    return Explanation(float(score), found, (height, width))
+    return Explanation(float(score.detach()), found, (height, width))
