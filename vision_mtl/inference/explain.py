@@ -105,11 +105,11 @@ def image_scores(model: MultiTaskModel, head: str, features: Features, dtype: to
     heads = model.named_heads()
     asked = heads[head]
     with torch.enable_grad(), mixed_precision(features.sizes.device, dtype):
-        evidence = ()
         if head in model.sources:
             source = heads[model.sources[head]]
-            evidence = (source.evidence(source(features), features),)
-        outputs = asked(features, *evidence)
+            outputs = asked(features, source.evidence(source(features), features))
+        else:
+            outputs = asked(features)
         return outputs[0] if outputs.dim() == 2 else asked.decode(outputs, features)
 
 

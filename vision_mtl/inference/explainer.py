@@ -80,37 +80,42 @@ class Explainer:
             return self._write_boxes(result, prediction, name)
         head = self.predictor.model.named_heads()[self.head]
         answer = head.describe(prediction)
-        labels = self._labels(answer)
-        if not labels and not isinstance(prediction, Scalar):
-            return 0
+        if isinstance(prediction, Scalar):
+            (caption,) = caption_lines({self.head: answer})
+            self._write_scores(result, {self._path(name, None): (0, caption, "the value")})
+            return 1
+        given = self.label if self.label is not None else answer["label"]
+        labels = [given] if isinstance(given, str) else given
+        asked = {}
+        for label in labels:
+            caption = f"{self.head}: {label} {answer['scores'][label]:.0%}"
+            asked[self._path(name, label)] = (head.labels.names.index(label), caption, f"'{label}'")
+        if asked:
+            self._write_scores(result, asked)
+        return len(asked)
+
+    def _write_scores(self, result: ImageResult, asked: dict[Path, tuple[int, str, str]]) -> None:
+        """Write a picture to each path for (the score's place among the head's, the caption, its name)."""
         batch = self._batch(result.path)
         model, dtype = self.predictor.model, self.predictor.dtype
         features = explainable_features(model, batch.images, batch.sizes, dtype)
         scores = image_scores(model, self.head, features, dtype)
         image = read_image(result.path, self.predictor.max_pixels)
-        for label in labels or [None]:
-            place = 0 if label is None else head.labels.names.index(label)
+        for path, (place, caption, name) in asked.items():
             found = explain(scores[place], features)
-            if label is None:
-                (caption,) = caption_lines({self.head: answer})
-                what, of = "value", "the value"
-            else:
-                caption = f"{self.head}: {label} {answer['scores'][label]:.0%}"
-                what, of = "logit", f"'{label}'"
-            parts = f"{what} {found.score:.2f}: {found.total:+.2f} by the places shown"
-            caption_rest = f"{parts}, {found.score - found.total:+.2f} by none"
+            rest = found.score - found.total
+            sums = f"{found.score:.2f}: {found.total:+.2f} by the places shown, {rest:+.2f} by none"
             picture = heat_picture(
                 image,
                 scaled(found.heat(image.shape[:2])),
-                (caption, caption_rest),
-                (f"lowers {of}", f"raises {of}"),
+                (caption, f"score {sums}"),
+                (f"lowers {name}", f"raises {name}"),
                 signed=True,
                 boxes=NO_BOXES,
                 texts=(),
                 classes=(),
             )
-            write_picture(self._path(name, label), picture)
-        return max(1, len(labels))
+            write_picture(path, picture)
 
     def _write_boxes(self, result: ImageResult, found: Detections, name: str) -> int:
         names = self.predictor.model.named_heads()[self.head].labels.names
@@ -148,12 +153,6 @@ class Explainer:
             )
             write_picture(self._path(name, names[label]), picture)
         return len(present)
-
-    def _labels(self, answer: dict[str, object]) -> list[str]:
-        if self.label is not None:
-            return [self.label]
-        given = answer.get("label", [])
-        return [given] if isinstance(given, str) else list(given)  # type: ignore[call-overload]
 
     def _batch(self, path: str) -> Batch:
         predictor = self.predictor
