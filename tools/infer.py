@@ -27,6 +27,7 @@ examples:
   python tools/infer.py val/ --checkpoint best.pt --output answers --format coco --ids val.json --threshold 0
   python tools/infer.py images/ --checkpoint best.pt --output answers --set data.resize.shorter=480
   python tools/infer.py images/ --checkpoint configs/torchvision_fcos.yaml --output answers --draw
+  python tools/infer.py photo.jpg --checkpoint best.pt --output answers --explain objects
 """
 
 from __future__ import annotations
@@ -79,6 +80,14 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--confidence", action="store_true", help="write scores into yolo texts too")
     parser.add_argument(
+        "--explain",
+        metavar="HEAD",
+        help="also write what in each image speaks for this head's answers, into DIR/explain/HEAD",
+    )
+    parser.add_argument(
+        "--explain-class", metavar="NAME", help="explain this class, whatever the answer (with --explain)"
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="go on with the run in DIR; begin where there is none"
     )
 
@@ -113,6 +122,10 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if not arguments.inputs and not arguments.list:
         parser.error("found no input, expected images, folders, patterns, a video, - or --list F")
+    if arguments.explain_class and not arguments.explain:
+        parser.error("--explain-class: expected --explain HEAD beside it")
+    if arguments.explain and arguments.compile:
+        parser.error("--explain: a compiled network cannot be explained; leave out --compile")
     return arguments
 
 
@@ -136,6 +149,8 @@ def main() -> int:
         resume=arguments.resume,
         ids=arguments.ids,
         confidence=arguments.confidence,
+        explain=arguments.explain,
+        explain_class=arguments.explain_class,
     )
     return 3 if skipped else 0
 

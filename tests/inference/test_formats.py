@@ -17,7 +17,7 @@ from vision_mtl.commands.evaluate import evaluate_checkpoint
 from vision_mtl.commands.infer import infer_with_checkpoint
 from vision_mtl.commands.train import train_from_config
 from vision_mtl.errors import ConfigError, DataError
-from vision_mtl.inference.per_image import crop_area, folder_names, yolo_lines
+from vision_mtl.inference.per_image import crop_area, safe_names, yolo_lines
 from vision_mtl.inference.summary import Summary
 
 
@@ -217,9 +217,9 @@ def test_crop_areas_by_hand() -> None:
     assert crop_area([7.0, 8.0, 0.0, 0.0], (30, 40)) == (7, 8, 8, 9)
 
 
-def test_folder_names_are_safe_and_apart() -> None:
+def test_names_of_files_are_safe_and_apart() -> None:
     names = {1: "../../etc", 2: "a/b", 3: "a:b", 4: "..", 5: "Ring", 6: "ring", 7: "weiß 1.5"}
-    assert folder_names(names) == {
+    assert safe_names(names) == {
         1: "_.._etc",
         2: "a_b-2",
         3: "a_b-3",

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from vision_mtl.commands.infer_outputs import (
     CROPS,
     DEFAULT_FORMATS,
     DRAWINGS,
+    EXPLANATIONS,
     Outputs,
     check_formats,
 )
@@ -21,6 +22,7 @@ from vision_mtl.commands.shared import Trained, choose_device, is_config, open_c
 from vision_mtl.commands.train import sole_user
 from vision_mtl.config import load_config
 from vision_mtl.errors import ConfigError
+from vision_mtl.inference.explainer import Explainer
 from vision_mtl.inference.files import Found, find_images
 from vision_mtl.inference.pipeline import DEFAULT_THRESHOLD, Pipeline
 from vision_mtl.inference.record import Record
@@ -96,6 +98,8 @@ def infer_with_checkpoint(
     resume: bool = False,
     ids: str | None = None,
     confidence: bool = False,
+    explain: str | None = None,
+    explain_class: str | None = None,
 ) -> int:
     """Predict files as `tools/infer.py` does; return how many could not be read.
 
@@ -109,10 +113,14 @@ def infer_with_checkpoint(
     check_formats(formats, ids, video)
     found = Found([], [], 0)
     if video is None:
-        found = find_images(inputs, recursive, (output / DRAWINGS, output / CROPS), lists)
+        ours = [output / name for name in (DRAWINGS, CROPS, EXPLANATIONS)]
+        found = find_images(inputs, recursive, ours, lists)
     trained = open_trained(checkpoint, overrides)
     outputs = Outputs(output, formats, trained, confidence, video=video).checked(found, ids)
     pipeline = pipeline_of(trained, threshold, compiled)
+    explainer = None
+    if explain is not None:
+        explainer = Explainer(pipeline, explain, explain_class, output / EXPLANATIONS)
     settings = {
         "checkpoint": checkpoint,
         "sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
@@ -125,10 +133,12 @@ def infer_with_checkpoint(
         "formats": list(formats),
         "ids": ids,
         "confidence": confidence,
+        "explain": explain,
+        "explain_class": explain_class,
     }
     make_folder(output)
     with sole_user(output), deferred_signals() as stop:
-        run = InferenceRun(found, outputs, pipeline, Record(output, settings), Summary())
+        run = InferenceRun(found, outputs, pipeline, Record(output, settings), Summary(), explainer)
         return run.answer(resume, stop)
 
 
@@ -159,6 +169,8 @@ class InferenceRun:
         pipeline: what answers.
         record: what is resumed.
         summary: of all lines of the record.
+        explainer: writes what speaks for the answers, if that is asked for.
+        unexplained: images in which it found nothing to explain.
     """
 
     found: Found
@@ -166,6 +178,8 @@ class InferenceRun:
     pipeline: Pipeline
     record: Record
     summary: Summary
+    explainer: Explainer | None = None
+    unexplained: list[str] = field(default_factory=list)
 
     def answer(self, resume: bool, stop: Stop) -> int:
         """Answer all images that the record does not have, write all files and say what was found.
@@ -189,6 +203,8 @@ class InferenceRun:
             for result, name in self._results(done):
                 if result.size is not None:
                     self.outputs.add(result, name, film)
+                    if self.explainer and not self.explainer.write(result, name):
+                        self.unexplained.append(name)
                 elif len(skipped) < SHOWN_SKIPPED:
                     skipped.append(f"skipped {result.path}: {result.reason}")
                 entry = result.to_dict()
@@ -204,7 +220,7 @@ class InferenceRun:
         rate = new / seconds if new else 0.0
         self.record.finish({**self.summary.to_dict(), "seconds": seconds, "images_per_second": rate})
         missing = self._missing_frames()
-        self._print([*said, *missing, *skipped], new, seconds, rate)
+        self._print([*said, *missing, *skipped, *self._nothing_explained()], new, seconds, rate)
         return self.summary.skipped + len(missing)
 
     def _results(self, done: set[str]) -> Iterator[tuple[Result, str]]:
@@ -230,6 +246,14 @@ class InferenceRun:
         if video is None or frames >= video.announced * 0.99 - 1:  # what files announce is seldom exact
             return []
         return [f"'{video.path}' announces {video.announced} frames, and {frames} could be decoded"]
+
+    def _nothing_explained(self) -> list[str]:
+        """Return what there is to say of images without an answer to explain."""
+        if not self.unexplained:
+            return []
+        number, first = len(self.unexplained), self.unexplained[0]
+        where = first if number == 1 else f"{number} of the images, the first of them {first}"
+        return [f"--explain: no answer to explain in {where}"]
 
     def _print(self, said: Sequence[str], new: int, seconds: float, rate: float) -> None:
         what = "frames" if self.outputs.video else "images"

@@ -17,7 +17,7 @@ from vision_mtl.inference.ids import CocoIds, read_ids
 from vision_mtl.inference.per_image import (
     Names,
     check_yolo_names,
-    folder_names,
+    safe_names,
     write_crops,
     write_drawing,
     yolo_lines,
@@ -36,7 +36,7 @@ from vision_mtl.inference.writers import (
 
 FORMATS = ("json", "jsonl", "csv", "coco", "yolo", "images", "video", "crops", "gallery")
 DEFAULT_FORMATS = ("json", "csv")
-DRAWINGS, CROPS = "drawings", "crops"
+DRAWINGS, CROPS, EXPLANATIONS = "drawings", "crops", "explain"  # folders
 OF_BOXES = ("coco", "yolo", "crops")  # formats that need a detection head
 
 
@@ -98,7 +98,7 @@ class Outputs:
     @cached_property
     def crop_folders(self) -> Names:
         """Category id -> the name of its folder."""
-        return folder_names(self.categories)
+        return safe_names(self.categories)
 
     def checked(self, found: Found, ids: str | None) -> Outputs:
         """Return the outputs with the ids of a COCO file, if one is given.
@@ -128,7 +128,7 @@ class Outputs:
             DataError: the image cannot be read any more, or a file cannot be written.
         """
         if {"images", "crops"} & set(self.formats):
-            result = result.with_pixels()
+            result = replace(result, pixels=result.image())  # read once for both
         if "images" in self.formats:
             write_drawing(self.folder / DRAWINGS, name, result)
         if "crops" in self.formats:

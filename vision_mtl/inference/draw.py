@@ -80,24 +80,34 @@ def draw_image(
     if factor > 1:
         image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     height, width = image.shape[:2]
-    font_size = int(np.clip(max(height, width) / 52, 12, 80))
+    font_size = text_size(image.shape)
     canvas = Image.fromarray(image)
     corners = np.asarray(boxes, np.float64).reshape(-1, 4) * factor
     _draw_boxes(canvas, corners, texts, classes, font_size)
     if not caption:
         return np.asarray(canvas)
-    strip = _caption_strip(width, caption, round(font_size * 1.1), wrap)
+    strip = _caption_strip(width, caption, caption_size(image.shape), wrap)
     whole = Image.new("RGB", (width, height + strip.height))
     whole.paste(canvas, (0, 0))
     whole.paste(strip, (0, height))
     return np.asarray(whole)
 
 
+def text_size(shape: tuple[int, ...]) -> int:
+    """Return the font size, in pixels, of labels on a picture of `shape` (height, width, ...)."""
+    return int(np.clip(max(shape[:2]) / 52, 12, 80))
+
+
+def caption_size(shape: tuple[int, ...]) -> int:
+    """Return the font size, in pixels, of what is written below a picture of `shape` (height, width, ...)."""
+    return round(text_size(shape) * 1.1)
+
+
 def _draw_boxes(
     canvas: Image.Image, boxes: np.ndarray, texts: Sequence[str], classes: Sequence[int], font_size: int
 ) -> None:
     draw = ImageDraw.Draw(canvas)
-    font = _font(font_size)
+    font = text_font(font_size)
     line = max(2, round(max(canvas.size) / 420))
     areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
     order = np.argsort(-areas, kind="stable")  # large ones first, so that small ones stay visible
@@ -166,7 +176,7 @@ def _overlap(a: Area, b: Area) -> int:
 
 
 def _caption_strip(width: int, caption: Sequence[str], font_size: int, wrap: bool) -> Image.Image:
-    font = _font(font_size)
+    font = text_font(font_size)
     margin = font_size // 2
     fit = _wrapped if wrap else _cut
     lines = [part for line in caption for part in fit(line, font, width - 2 * margin)]
@@ -206,7 +216,7 @@ def _fitted(text: str, font: Font, width: int) -> str:
 
 
 @lru_cache
-def _font(size: int) -> Font:
+def text_font(size: int) -> Font:
     """Return DejaVu Sans, which comes with matplotlib and has most alphabets; Pillow's font is ASCII only."""
     spec = importlib.util.find_spec("matplotlib")  # only looked for: importing it takes long
     folders = (spec.submodule_search_locations if spec else None) or ()

@@ -15,7 +15,7 @@ from vision_mtl.inference.results import Entry, Result
 from vision_mtl.inference.writers import write_bytes
 
 QUALITY = 90  # of JPEG
-Names = Mapping[int, str]  # category id -> the name of its folder
+Names = Mapping[int, str]  # id -> the name of its file or folder
 
 
 def write_drawing(folder: Path, name: str, result: Result) -> None:
@@ -36,8 +36,7 @@ def write_crops(folder: Path, name: str, result: Result, names: Names) -> None:
     """
     if not result.objects:
         return
-    pixels = result.with_pixels().pixels
-    assert pixels is not None
+    pixels = result.image()
     for number, found in enumerate(result.objects, start=1):
         path = picture_path(folder / names[found["category_id"]], name)
         left, top, right, bottom = crop_area(found["bbox"], pixels.shape[:2])
@@ -56,9 +55,9 @@ def crop_area(bbox: Sequence[float], size: tuple[int, ...]) -> tuple[int, int, i
     return left, top, right, bottom
 
 
-def folder_names(categories: Mapping[int, str]) -> Names:
-    """Return category id -> a folder name that is safe on any system, with the id where two are alike."""
-    safe = {number: re.sub(r"[^\w .-]", "_", name).strip(" .")[:80] for number, name in categories.items()}
+def safe_names(names: Mapping[int, str]) -> Names:
+    """Return id -> a name for files and folders, safe on any system, with the id where two are alike."""
+    safe = {number: re.sub(r"[^\w .-]", "_", name).strip(" .")[:80] for number, name in names.items()}
     folded = [name.casefold() for name in safe.values()]
     return {
         number: name if name and folded.count(name.casefold()) == 1 else f"{name or 'category'}-{number}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -69,16 +69,16 @@ class Result:
             entry |= {"frame": self.frame, "seconds": self.seconds}
         return {**entry, "detections": self.objects, "labels": self.labels}
 
-    def with_pixels(self) -> Result:
-        """Return the result with its image, read from the file if need be.
+    def image(self) -> np.ndarray:
+        """Return the image, (H, W, 3) uint8 RGB, read from the file if need be.
 
         Raises:
             BadImageError: the file cannot be read.
         """
         if self.pixels is not None:
-            return self
+            return self.pixels
         assert self.path is not None
-        return replace(self, pixels=read_image(self.path, self.max_pixels))
+        return read_image(self.path, self.max_pixels)
 
     def draw(self, wrap: bool = True) -> np.ndarray:
         """Return the image with boxes and answers, (H', W', 3) uint8 RGB; see `draw_image`.
@@ -88,12 +88,11 @@ class Result:
         """
         if self.size is None:
             raise DataError(f"{self.path}: {self.reason}")
-        pixels, found = self.with_pixels().pixels, self.detections
-        assert pixels is not None
+        found = self.detections
         numbers = found.classes.tolist() if found else []
         entry = self.to_dict()
         return draw_entry(
-            pixels,
+            self.image(),
             entry,
             {d["category_id"]: c for d, c in zip(entry["detections"], numbers, strict=True)},
             wrap,
