@@ -15,10 +15,10 @@ Where more than one fits, the order is localisation, classification, duplicate, 
 authors' code. An IoU of exactly t_f or t_b belongs to the upper range, since COCO matches at t_f.
 
 The cost of a kind is what AP50 gains if an oracle mends it alone: a wrong class or box is put right, and
-where that makes two detections of one object, the one with the lower score goes; both, duplicates and background
-go; for missed objects, the class has as many fewer to find. A class with none left is out of the mean, as
-everywhere in COCO. Two more oracles overlap with these: no false positives at all, and no object to be found
-that is not.
+where that makes two detections of one object, the one with the lower score goes; both, duplicates and
+background go; for missed objects, the class has as many fewer to find. A class with none left is out of the
+mean, as everywhere in COCO. Two more oracles overlap with these: no false positives at all, and no object to
+be found that is not.
 """
 
 from __future__ import annotations
