@@ -28,6 +28,7 @@ FREE_TO_CHANGE = tuple(  # what does not change a result may change on resuming
         "training.keep",
         "training.save_minutes",
         "training.save_steps",
+        "evaluation.report",
     )
 )
 

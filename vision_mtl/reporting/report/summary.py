@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,11 +128,15 @@ def summary_table(rows: list[HeadRow]) -> Table:
 
 def _cell(name: str, value: float | None, earlier: Any, interval: Interval | None) -> Cell:
     change, better = None, None
-    if value is not None and isinstance(earlier, int | float) and not isinstance(earlier, bool):
+    if value is not None and _is_number(earlier):
         change = value - earlier
         if name not in COUNTS and abs(change) >= 5e-5:
             better = (change > 0) != (name in ERRORS)
     return Cell(name, value, change, better, interval)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _kind(metric: Metric) -> str:
