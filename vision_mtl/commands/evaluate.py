@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vision_mtl.commands.report import report_evaluation
 from vision_mtl.commands.shared import (
     choose_device,
     evaluation_loader,
@@ -22,6 +23,7 @@ from vision_mtl.files import whole
 from vision_mtl.heads.evaluation import DetectionMetric, MultilabelMetric, SingleLabelMetric
 from vision_mtl.models.precision import resolve_precision
 from vision_mtl.models.vocabulary import label_infos, label_sources, trained_categories
+from vision_mtl.reporting.report.summary import read_baseline
 from vision_mtl.reporting.tables import heads_table, per_class_table, text
 from vision_mtl.training.engine import describe_evaluation, write_json
 from vision_mtl.training.evaluation import Evaluation, evaluate
@@ -31,9 +33,14 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_checkpoint(
-    path: str, overrides: Sequence[str], split: str, output: Path | None, per_class: bool = True
+    path: str,
+    overrides: Sequence[str],
+    split: str,
+    output: Path | None,
+    per_class: bool = True,
+    baseline: Path | None = None,
 ) -> dict[str, Any]:
-    """Evaluate as `tools/evaluate.py` does: print the table, write metrics.json and detections.json.
+    """Evaluate as `tools/evaluate.py` does: print the table, write metrics.json, detections.json, report.html.
 
     Args:
         path: `best.pt` or `last.pt` of a run; or a config (.yaml) whose `weights` are evaluated untrained.
@@ -41,11 +48,14 @@ def evaluate_checkpoint(
         split: `train`, `val` or `test`.
         output: the folder; None for the run's, or `runs/` for a config.
         per_class: print a table of classes for each head that has them.
+        baseline: an earlier metrics.json that the report compares with; None for the one that the folder holds
+            already, if any.
 
     Raises:
         VisionMTLError: a wrong checkpoint, config, override, split or data set.
     """
     start_logging()
+    earlier = None if baseline is None else read_baseline(baseline)
     if is_config(path):
         config = load_config(path, overrides)
         sources = open_sources(config.data, split, label_sources(config.heads))
@@ -74,11 +84,26 @@ def evaluate_checkpoint(
     )
     metrics = {"checkpoint": str(path), "split": split, **describe_evaluation(result, trained.progress)}
     folder = output or default
+    compared = str(baseline)
+    if baseline is None and (folder / "metrics.json").is_file():
+        earlier, compared = read_baseline(folder / "metrics.json"), "the evaluation that was here before"
     write_evaluation(result, metrics, folder)
     logger.info("%s", text(heads_table(result.heads, title=f"{path} on {split}, {result.images} images")))
     if per_class:
         print_per_class(result)
     logger.info("metrics.json and predictions are in %s", folder)
+    report_evaluation(
+        result,
+        config,
+        source,
+        folder,
+        split,
+        step=trained.progress.step,
+        checkpoint=None if is_config(path) else Path(path),
+        run=folder if is_config(path) else Path(path).resolve().parent.parent,
+        baseline=earlier,
+        compared=compared,
+    )
     return metrics
 
 
