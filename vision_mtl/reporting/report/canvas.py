@@ -32,7 +32,7 @@ COLOURS = {
     "c7": "#6b7785",
 }
 SERIES = 8  # colours of lines and bars, c0 to c7
-LETTER = 0.56  # mean width of a letter, in font sizes
+LETTER = 0.62  # mean width of a letter of a wide font, in font sizes
 SCALE = 2  # pixels of a PNG per unit
 Anchor = Literal["start", "middle", "end"]
 Point = tuple[float, float]
@@ -159,7 +159,7 @@ def text_width(text: str, size: float = 11.0) -> float:
 
 def shortened(text: str, width: float, size: float = 11.0) -> str:
     """Return the text, cut with an ellipsis where it would be wider than `width` units."""
-    letters = max(2, int(width / (LETTER * size)))
+    letters = max(2, round(width / (LETTER * size)))
     return text if len(text) <= letters else f"{text[: letters - 1].rstrip()}…"
 
 

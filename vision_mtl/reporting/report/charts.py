@@ -74,10 +74,10 @@ def _points(figure: Points) -> Canvas:
 def _bars(figure: Bars) -> Canvas:
     names = list(figure.names)[:SHOWN_BARS]
     several = len(figure.series) > 1
-    thickness = 9.0 if several else 12.0
+    thickness = 11.0 if several else 13.0
     row = thickness * len(figure.series) + 6
-    canvas, top = _with_legend(list(figure.series) if several else [], row * len(names) - BOTTOM)
-    left = min(130.0, max(text_width(name) for name in names) + 8)
+    canvas, top = _with_legend(list(figure.series) if several else [], row * len(names) - BOTTOM, False)
+    left = min(160.0, max(text_width(name) for name in names) + 10)
     known = [v for values in figure.series.values() for v in _known(values[: len(names)])]
     limit = figure.limit or max([*known, 0.0]) or 1.0
     room = WIDTH - left - 52
@@ -96,8 +96,8 @@ def _bars(figure: Bars) -> Canvas:
 
 def _matrix(figure: Matrix) -> Canvas:
     rows, columns = len(figure.rows), len(figure.columns)
-    left = min(110.0, max(text_width(name, 10) for name in figure.rows) + 8)
-    top = min(90.0, max(text_width(name, 10) for name in figure.columns) + 8) + 14
+    left = min(110.0, max(text_width(name, 10) for name in figure.rows) + 10)
+    top = min(104.0, max(text_width(name, 10) for name in figure.columns) + 28)
     side = min(44.0, (WIDTH - left - RIGHT) / columns)
     height = min(side, 30.0)
     canvas = Canvas(WIDTH, top + rows * height + 8)
@@ -106,7 +106,7 @@ def _matrix(figure: Matrix) -> Canvas:
     letters = min(11.0, side * 0.42)
     for j, name in enumerate(figure.columns):
         x = left + (j + 0.5) * side
-        canvas.words((x + 3.5, top - 5), shortened(name, top - 22, 10), "ink", 10, upwards=True)
+        canvas.words((x + 3.5, top - 5), shortened(name, top - 26, 10), "ink", 10, upwards=True)
     for i, (name, counts) in enumerate(zip(figure.rows, figure.counts, strict=True)):
         y, total = top + i * height, max(1, sum(counts))
         canvas.words((left - 6, y + height / 2 + 3.5), shortened(name, left - 6, 10), "ink", 10, "end")
@@ -125,8 +125,11 @@ def _matrix(figure: Matrix) -> Canvas:
     return canvas
 
 
-def _with_legend(entries: Sequence[str], height: float) -> tuple[Canvas, float]:
-    """Return a canvas with a legend above `height` units, and where those begin; one entry needs none."""
+def _with_legend(entries: Sequence[str], height: float, labelled: bool = True) -> tuple[Canvas, float]:
+    """Return a canvas with a legend above `height` units, and where those begin; one entry needs none.
+
+    `labelled` leaves room for the y axis' label between them.
+    """
     places, x, y = [], 4.0, 11.0
     for place, name in enumerate(entries if len(entries) > 1 else []):
         text = shortened(name, 150)
@@ -134,7 +137,7 @@ def _with_legend(entries: Sequence[str], height: float) -> tuple[Canvas, float]:
             x, y = 4.0, y + LEGEND_ROW
         places.append((place, text, x, y))
         x += 26 + text_width(text)
-    top = 20.0 if not places else y + 24
+    top = (20.0 if labelled else 4.0) if not places else y + (28 if labelled else 12)
     canvas = Canvas(WIDTH, top + height + BOTTOM)
     for place, text, x, y in places:
         canvas.rectangle((x, y - 7), (12, 6), series_colour(place))
@@ -175,7 +178,9 @@ def _axes(
     for mark in _ticks(*x_ends):
         canvas.line([(to_x(mark), bottom), (to_x(mark), bottom + 4)], "line")
         anchor_end = to_x(mark) > right - 8
-        canvas.words((to_x(mark), bottom + 15), _number(mark), anchor="end" if anchor_end else "middle", size=10)
+        canvas.words(
+            (to_x(mark), bottom + 15), _number(mark), anchor="end" if anchor_end else "middle", size=10
+        )
     canvas.line([(LEFT, bottom), (right, bottom)], "soft")
     canvas.words(((LEFT + right) / 2, bottom + 30), labels[0], anchor="middle")
     canvas.words((4, top - 9), labels[1])

@@ -30,7 +30,9 @@ def calibration_figure(key: str, title: str, found: Reliability, labels: tuple[s
     """Return what was right against how sure the head was."""
     x = [value for value in found.confidence if value is not None]
     y = [value for value in found.right if value is not None]
-    error = "" if found.ece is None else f"Expected calibration error {found.ece:.3f} (Guo et al., ICML 2017). "
+    error = (
+        "" if found.ece is None else f"Expected calibration error {found.ece:.3f} (Guo et al., ICML 2017). "
+    )
     return Curves(
         key,
         title,
@@ -74,5 +76,7 @@ def confusion_figures(key: str, counts: np.ndarray, names: Sequence[str], note: 
             if wrong[i, j]
         ]
         columns = ["true", "predicted", "number", "share of the true"]
-        figures.append(Table(f"{key}-confusions", "Largest confusions", columns, cells, ("share of the true",)))
+        figures.append(
+            Table(f"{key}-confusions", "Largest confusions", columns, cells, ("share of the true",))
+        )
     return figures

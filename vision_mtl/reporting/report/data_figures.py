@@ -11,7 +11,7 @@ from vision_mtl.reporting.report.common import MANY, file_key
 from vision_mtl.reporting.report.figures import Bars, Figure, Section, Table, Value
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's limits of the area of small and medium objects, in pixels
-BINS = 12
+BINS, VALUES = 12, 25  # of numbers: bins, and different ones up to which each has its own
 SHOWN_SKIPPED = 200
 Splits = Mapping[str, Sequence[Source]]
 
@@ -37,7 +37,18 @@ def data_section(splits: Splits, skipped: Mapping[str, str]) -> Section:
 
 
 def _facts(splits: Splits) -> Table:
-    columns = ["split", "images", "width", "height", "boxes", "boxes per image", "small", "medium", "large", "crowds"]
+    columns = [
+        "split",
+        "images",
+        "width",
+        "height",
+        "boxes",
+        "boxes per image",
+        "small",
+        "medium",
+        "large",
+        "crowds",
+    ]
     rows: list[list[Value]] = []
     for split, sources in splits.items():
         sizes = np.concatenate([source.index.sizes[source.positions] for source in sources])
@@ -46,7 +57,7 @@ def _facts(splits: Splits) -> Table:
         kinds = (areas < SMALL, (areas >= SMALL) & (areas <= MEDIUM), areas > MEDIUM)
         shares: list[Value] = [f"{kind.mean():.0%}" if boxes else None for kind in kinds]
         crowds = sum(int(s.truth.crowd.sum()) for s in sources)
-        per_image = round(boxes / len(sizes), 2) if len(sizes) else None
+        per_image = f"{boxes / len(sizes):.2f}" if len(sizes) else None
         rows.append(
             [split, len(sizes), _spread(sizes[:, 1]), _spread(sizes[:, 0]), boxes, per_image, *shares, crowds]
         )
@@ -67,12 +78,16 @@ def _classes(splits: Splits) -> Bars | None:
     if not shares:
         return None
     order = np.argsort(-np.sum(list(shares.values()), axis=0), kind="stable")[: MANY + 10]
-    few = "" if len(order) == len(categories) else f"The {len(order)} most frequent of {len(categories)} classes."
+    few = (
+        ""
+        if len(order) == len(categories)
+        else f"The {len(order)} most frequent of {len(categories)} classes."
+    )
     return Bars(
         "data-classes",
         "Classes, % of the boxes",
         [categories[i].name for i in order],
-        {split: values[order].round(2).tolist() for split, values in shares.items()},
+        {split: values[order].round(1).tolist() for split, values in shares.items()},
         note=few,
     )
 
@@ -96,7 +111,7 @@ def _labels(name: str, splits: Splits) -> Bars | None:
         f"data-{file_key(name)}",
         f"{name}, % of the labelled images",
         [names[i] for i in order],
-        {split: [round(float(values[i]), 2) for i in order] for split, values in shares.items()},
+        {split: [round(float(values[i]), 1) for i in order] for split, values in shares.items()},
         note="" if len(order) == len(names) else f"The first {len(order)} of {len(names)} classes.",
     )
 
@@ -117,16 +132,20 @@ def _of_classes(
     return list(vocabulary), shares
 
 
-def _of_numbers(targets: Mapping[str, np.ndarray], _: Sequence[str]) -> tuple[list[str], dict[str, np.ndarray]]:
+def _of_numbers(
+    targets: Mapping[str, np.ndarray], _: Sequence[str]
+) -> tuple[list[str], dict[str, np.ndarray]]:
     known = {split: values[~np.isnan(values)] for split, values in targets.items()}
     known = {split: values for split, values in known.items() if len(values)}
     if not known:
         return [], {}
     every = np.concatenate(list(known.values()))
     distinct = np.unique(every)
-    if len(distinct) <= BINS:
+    if len(distinct) <= VALUES:
         names = [f"{value:g}" for value in distinct]
-        counts = {s: np.bincount(np.searchsorted(distinct, v), minlength=len(names)) for s, v in known.items()}
+        counts = {
+            s: np.bincount(np.searchsorted(distinct, v), minlength=len(names)) for s, v in known.items()
+        }
     else:
         edges = np.histogram_bin_edges(every, BINS)
         names = [f"{low:.4g} to {high:.4g}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
@@ -142,7 +161,9 @@ def _corrected(splits: Splits) -> Table:
         for line in source.index.report.lines()[1:]
     ]
     note = "" if rows else "Nothing: the annotations are sound."
-    return Table("data-corrected", "What validation put right or left out", ["split", "file", "what"], rows, note=note)
+    return Table(
+        "data-corrected", "What validation put right or left out", ["split", "file", "what"], rows, note=note
+    )
 
 
 def _spread(values: np.ndarray) -> str:

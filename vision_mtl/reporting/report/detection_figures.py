@@ -93,18 +93,16 @@ def _errors(key: str, errors: DetectionErrors) -> Bars:
     costs = [errors.costs[kind] for kind in kinds]
     return Bars(
         f"{key}-errors",
-        "What each kind of error costs, in points of AP50",
+        "Cost of each kind of error",
         [f"{kind} ({errors.counts[kind]})" for kind in kinds],
-        {"AP50 points": [None if cost is None else 100 * max(0.0, cost) for cost in costs]},
-        note="What AP50 would gain if that kind alone were put right, in brackets how many there are; after "
+        {"AP50 points": [None if cost is None else round(100 * max(0.0, cost), 2) for cost in costs]},
+        note="Points of AP50 that would be gained if that kind alone were put right, in brackets how many there are; after "
         "TIDE (Bolya et al., ECCV 2020). The last two overlap with the others: no false positive at all, and no "
         "object left to find.",
     )
 
 
-def _curves(
-    key: str, curves: list[PrecisionRecall], names: list[str], objects: np.ndarray
-) -> list[Curves]:
+def _curves(key: str, curves: list[PrecisionRecall], names: list[str], objects: np.ndarray) -> list[Curves]:
     at_half, shown = curves[0], most_frequent(objects)
     few = "" if len(shown) == (objects > 0).sum() else f"The {len(shown)} classes with the most objects."
     means = [(f"IoU {c.iou:g}", c.recalls, c.mean) for c in curves]
@@ -121,7 +119,12 @@ def _curves(
             note=note,
         )
         for suffix, title, entries, note in (
-            ("pr", "Precision over recall, mean of the classes", means, "The area under each line is COCO's AP."),
+            (
+                "pr",
+                "Precision over recall, mean of the classes",
+                means,
+                "The area under each line is COCO's AP.",
+            ),
             ("pr-classes", "Precision over recall at IoU 0.5, per class", classes, few),
         )
     ]
@@ -129,7 +132,11 @@ def _curves(
 
 def _per_class_bars(key: str, metric: DetectionMetric) -> Bars:
     rows = sorted((row for row in metric.per_class if row.ap is not None), key=lambda row: row.ap or 0.0)
-    note = f"The {MANY} classes with the lowest AP of {len(rows)}; all are in the table." if len(rows) > MANY else ""
+    note = (
+        f"The {MANY} classes with the lowest AP of {len(rows)}; all are in the table."
+        if len(rows) > MANY
+        else ""
+    )
     rows = rows[:MANY]
     return Bars(
         f"{key}-ap-classes",

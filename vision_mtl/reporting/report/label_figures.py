@@ -59,7 +59,10 @@ def _single_figures(
         *confusion_figures(key, confusion_matrix(scores, targets), metric.names),
         *_curve_figures(key, metric.names, single_label_curves(scores, targets)),
         calibration_figure(
-            f"{key}-calibration", "Does the confidence tell the accuracy?", calibration, ("confidence", "accuracy")
+            f"{key}-calibration",
+            "Does the confidence tell the accuracy?",
+            calibration,
+            ("confidence", "accuracy"),
         ),
         Table(f"{key}-classes", "Per class", ["class", "images", *MEASURES], rows, MEASURES),
     ]
@@ -87,7 +90,11 @@ def _several_figures(
 def _curve_figures(key: str, names: Sequence[str], curves: Sequence[LabelCurves]) -> list[Figure]:
     """Return precision over recall and ROC, of the classes with the most images."""
     shown = most_frequent(np.array([curve.support for curve in curves], np.int64))
-    few = "" if len(shown) == sum(c.support > 0 for c in curves) else f"The {len(shown)} classes with most images."
+    few = (
+        ""
+        if len(shown) == sum(c.support > 0 for c in curves)
+        else f"The {len(shown)} classes with most images."
+    )
     recalls, rates = [], []
     for i in shown:
         curve = curves[i]

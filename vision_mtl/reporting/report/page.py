@@ -23,6 +23,7 @@ def report_page(
     rows: Sequence[HeadRow],
     compared: str | None,
     sections: Sequence[Section],
+    data: Section,
     gallery: Mapping[str, Any],
     origin: Provenance,
 ) -> str:
@@ -34,6 +35,7 @@ def report_page(
         rows: of the table of heads.
         compared: what the changes are against; None for no changes.
         sections: figures under headings, in order.
+        data: the one that comes after the gallery.
         gallery: as `gallery` returns it.
         origin: how to make the numbers again.
     """
@@ -51,6 +53,7 @@ def report_page(
         rows=rows,
         compared=compared,
         sections=sections,
+        data=data,
         gallery=script_json(gallery),
         shown_images=len(gallery["images"]),
         origin=origin,

@@ -60,7 +60,9 @@ def provenance(checkpoint: Path | None, config: str, splits: Mapping[str, Sequen
         time=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         machine=f"{platform.system()} {platform.machine()}",
         versions=names,
-        fingerprints=[(split, s.index.path, s.index.fingerprint) for split, own in splits.items() for s in own],
+        fingerprints=[
+            (split, s.index.path, s.index.fingerprint) for split, own in splits.items() for s in own
+        ],
         config=config,
     )
 

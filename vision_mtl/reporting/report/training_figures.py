@@ -116,9 +116,7 @@ def _conflict(lines: Sequence[Mapping[str, Any]]) -> list[Curves]:
             "Do the tasks agree?",
             "step",
             "cosine between gradients",
-            _drop_empty(
-                [_curve(name, lines, entry("cosines", name)) for name in _names(lines, "cosines")]
-            ),
+            _drop_empty([_curve(name, lines, entry("cosines", name)) for name in _names(lines, "cosines")]),
             zero=True,
             note="Above 0 a step for one task helps the other as well, below 0 they are in conflict.",
         ),

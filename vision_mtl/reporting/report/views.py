@@ -99,7 +99,10 @@ def _several_labels(
         said = scores >= metric.threshold
         kinds = [
             kind
-            for kind, where in (("label too many", said & (target == 0)), ("label missing", ~said & (target == 1)))
+            for kind, where in (
+                ("label too many", said & (target == 0)),
+                ("label missing", ~said & (target == 1)),
+            )
             if where.any()
         ]
         order = np.argsort(-scores, kind="stable")
@@ -188,11 +191,11 @@ def _boxes(
             kinds.add("missed")
         classes = {entry["name"] for entry in (*boxes, *sure)}
         best = max((answer["score"] for answer in answers), default=None)
-        count = f"{len(boxes)} objects" if source.has_boxes else "unknown"
+        count = f"{len(boxes)} boxes" if source.has_boxes else "unknown"
         return {
             **_judged(loss[at], best, sorted(kinds), classes),
             "truth": count,
-            "answer": f"{len(sure)} scored {CONFIDENT:g} or more",
+            "answer": f"{len(sure)} boxes from {CONFIDENT:g}",
             "boxes": boxes,
             "found": answers,
         }

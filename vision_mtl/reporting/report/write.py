@@ -86,19 +86,23 @@ def write_report(
     )
     splits = {"train": judged.trained_on} if judged.trained_on else {}
     splits[judged.split] = [judged.source]
-    sections = [*head_sections(judged, detections), training_section(judged.log), data_section(splits, judged.skipped)]
-    shown = [section for section in sections if section is not None]
+    sections = head_sections(judged, detections)
+    if (training := training_section(judged.log)) is not None:
+        sections.append(training)
+    data = data_section(splits, judged.skipped)
     views = [view_of(n, m, judged.source, detections.get(n)) for n, m in judged.metrics.items()]
     page = report_page(
         title=judged.name,
         subtitle=f"{judged.images} images of {judged.split}, step {judged.step}",
         rows=rows,
         compared=compared if baseline is not None else None,
-        sections=shown,
+        sections=sections,
+        data=data,
         gallery=gallery(judged.source, views, evaluated_positions(judged)),
         origin=provenance(judged.checkpoint, judged.config, splits),
     )
-    write_figures([summary_table(rows), *(figure for section in shown for figure in section.figures)], folder)
+    figures = [figure for section in (*sections, data) for figure in section.figures]
+    write_figures([summary_table(rows), *figures], folder)
     path = folder / "report.html"
     with whole(path) as file:
         file.write_text(page, encoding="utf-8", errors="replace")

@@ -35,6 +35,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 // Gallery.
 const data = JSON.parse($("gallery-data").textContent);
+const FIRST = 12; // images, until more are asked for
 let shown = [], open = -1;
 
 function boxes(entries, kindOf, textOf, thin) {
@@ -124,16 +125,22 @@ function refresh() {
   shown = data.images.filter(fits).map(image => [value(image, key), image]);
   shown.sort(([a], [b]) => (a === null) - (b === null) || (down ? b - a : a - b));
   shown = shown.map(([, image]) => image);
-  $("grid").replaceChildren(...shown.map((image, at) => {
+  lay(FIRST);
+  $("count").textContent = `${shown.length} of ${data.images.length} images here, ${data.evaluated} evaluated`;
+  $("meaning").textContent = "Loss: " + data.heads.filter(head => !wanted || head.name === wanted)
+    .map(head => `${head.name}, ${head.meaning}`).join("; ") + (wanted ? "." : ". Without a head chosen, images are sorted by their rank in any head.");
+  $("score-value").textContent = (+$("score").value).toFixed(2);
+}
+
+function lay(number) {
+  $("grid").replaceChildren(...shown.slice(0, number).map((image, at) => {
     const node = shot(image, false);
     node.type = "button";
     node.onclick = () => enlarge(at);
     return node;
   }));
-  $("count").textContent = `${shown.length} of ${data.images.length} images here, ${data.evaluated} evaluated`;
-  $("meaning").textContent = "Loss: " + data.heads.filter(head => !wanted || head.name === wanted)
-    .map(head => `${head.name}, ${head.meaning}`).join("; ") + (wanted ? "." : ". Without a head chosen, images are sorted by their rank in any head.");
-  $("score-value").textContent = (+$("score").value).toFixed(2);
+  $("more").hidden = shown.length <= number;
+  $("more").textContent = `show ${shown.length - number} more`;
 }
 
 function enlarge(at) {
@@ -155,6 +162,7 @@ if (data.images.length) {
     $("score-label").hidden = true;
     document.querySelector(".legend").hidden = true;
   }
+  $("more").onclick = () => lay(shown.length);
   $("previous").onclick = () => enlarge(open - 1);
   $("next").onclick = () => enlarge(open + 1);
   $("close").onclick = () => $("viewer").close();
