@@ -2,8 +2,8 @@
 
 A config (.yaml) in place of the checkpoint evaluates its `weights` as they are, without training.
 Writes metrics.json, detections.json in COCO's results format, and report.html with its figures in plots/
-(evaluation.report=false leaves it out). The report shows changes against the evaluation that was in the folder
-before, or against --baseline.
+(evaluation.report=false leaves it out). The report shows changes against the evaluation that was in the
+folder before, or against --baseline.
 
 examples:
   python tools/evaluate.py runs/shapes-1/checkpoints/best.pt

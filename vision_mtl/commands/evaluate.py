@@ -40,7 +40,7 @@ def evaluate_checkpoint(
     per_class: bool = True,
     baseline: Path | None = None,
 ) -> dict[str, Any]:
-    """Evaluate as `tools/evaluate.py` does: print the table, write metrics.json, detections.json, report.html.
+    """Evaluate as `tools/evaluate.py` does: print the table, write metrics, detections and report.
 
     Args:
         path: `best.pt` or `last.pt` of a run; or a config (.yaml) whose `weights` are evaluated untrained.
@@ -48,8 +48,8 @@ def evaluate_checkpoint(
         split: `train`, `val` or `test`.
         output: the folder; None for the run's, or `runs/` for a config.
         per_class: print a table of classes for each head that has them.
-        baseline: an earlier metrics.json that the report compares with; None for the one that the folder holds
-            already, if any.
+        baseline: an earlier metrics.json that the report compares with; None for the one that the folder
+            holds already, if any.
 
     Raises:
         VisionMTLError: a wrong checkpoint, config, override, split or data set.

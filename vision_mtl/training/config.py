@@ -111,7 +111,7 @@ class EvaluationConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
         best: `<head>.<metric>` that decides which weights `best.pt` holds; null for the mean of the
             heads' headline metrics (detection and multi-label mAP, accuracy, R2).
         backend: what computes mAP: `pycocotools`, or `hotcoco` (extra `fast`): equal numbers, faster.
-        report: write report.html, with all its figures as files, after an evaluation and at the end of training.
+        report: write report.html and its figures after an evaluation and at the end of training.
     """
 
     every: int = 1

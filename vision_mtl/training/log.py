@@ -34,7 +34,7 @@ def start_logging(file: Path | None = None) -> None:
 
 
 def peak_memory(device: torch.device) -> float | None:
-    """Return the most MiB held so far: by tensors on a GPU, else by this process; None where nothing tells."""
+    """Return the most MiB held so far, by tensors on a GPU, else by this process; None where unknown."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     if importlib.util.find_spec("resource") is None:  # Windows

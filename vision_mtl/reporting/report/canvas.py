@@ -124,8 +124,8 @@ class Canvas:
         """
         body = "".join(_svg_of(shape, colour) for shape in self.shapes)
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:g} {self.height:g}" role="img" '
-            f'aria-label="{escape(label)}" font-family="system-ui, sans-serif">{body}</svg>'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:g} {self.height:g}" '
+            f'role="img" aria-label="{escape(label)}" font-family="system-ui, sans-serif">{body}</svg>'
         )
 
     def page_svg(self, label: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -148,7 +149,7 @@ def _of_numbers(
         }
     else:
         edges = np.histogram_bin_edges(every, BINS)
-        names = [f"{low:.4g} to {high:.4g}" for low, high in zip(edges[:-1], edges[1:], strict=True)]
+        names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)]
         counts = {split: np.histogram(values, edges)[0] for split, values in known.items()}
     return names, {f"{s} ({len(known[s])})": 100 * c / len(known[s]) for s, c in counts.items()}
 

@@ -59,8 +59,8 @@ def detection_section(
             key,
             matrix,
             [*names, "background"],
-            f"Detections scored {CONFIDENT:g} or more, paired with objects at IoU 0.5 whatever their classes. "
-            "Background as the prediction: nothing was found there; as the truth: nothing is there.",
+            f"Detections scored {CONFIDENT:g} or more, paired with objects at IoU 0.5 whatever their "
+            "classes. Background as the prediction: nothing was found; as the truth: nothing is there.",
         ),
         _per_class_bars(key, metric),
         Bars(
@@ -96,9 +96,9 @@ def _errors(key: str, errors: DetectionErrors) -> Bars:
         "Cost of each kind of error",
         [f"{kind} ({errors.counts[kind]})" for kind in kinds],
         {"AP50 points": [None if cost is None else round(100 * max(0.0, cost), 2) for cost in costs]},
-        note="Points of AP50 that would be gained if that kind alone were put right, in brackets how many there are; after "
-        "TIDE (Bolya et al., ECCV 2020). The last two overlap with the others: no false positive at all, and no "
-        "object left to find.",
+        note="Points of AP50 that would be gained if that kind alone were put right, in brackets how many "
+        "there are; after TIDE (Bolya et al., ECCV 2020). The last two overlap with the others: no false "
+        "positive at all, and no object left to find.",
     )
 
 
@@ -121,7 +121,7 @@ def _curves(key: str, curves: list[PrecisionRecall], names: list[str], objects: 
         for suffix, title, entries, note in (
             (
                 "pr",
-                "Precision over recall, mean of the classes",
+                "Precision over recall, mean over classes",
                 means,
                 "The area under each line is COCO's AP.",
             ),
