@@ -45,17 +45,25 @@ def calibration_figure(key: str, title: str, found: Reliability, labels: tuple[s
     )
 
 
-def confusion_figures(key: str, counts: np.ndarray, names: Sequence[str], note: str = "") -> list[Figure]:
+def pictures_first(figures: Sequence[Figure]) -> list[Figure]:
+    """Return the figures with tables at the end."""
+    return sorted(figures, key=lambda figure: isinstance(figure, Table))
+
+
+def confusion_figures(
+    key: str, counts: np.ndarray, names: Sequence[str], note: str = "", background: bool = False
+) -> list[Figure]:
     """Return the confusion matrix (K, K) of `names`, and of many classes those that are confused most.
 
-    Of more than `MANY` classes the picture shows the ones with the most confusions (the last one always: it
-    may be the background); the list names the largest.
+    Of more than `MANY` classes the picture shows the ones with the most confusions, and the last one too if it
+    is the `background`; the list names the largest.
     """
     wrong = counts * (1 - np.eye(len(names), dtype=np.int64))
     shown = list(range(len(names)))
     if len(names) > MANY:
-        order = np.argsort(-(wrong.sum(axis=0) + wrong.sum(axis=1))[:-1], kind="stable")[: MANY - 1]
-        shown = [*sorted(order.tolist()), len(names) - 1]
+        share = (wrong.sum(axis=0) + wrong.sum(axis=1)).astype(np.float64)
+        share[-1] += np.inf if background else 0
+        shown = sorted(np.argsort(-share, kind="stable")[:MANY].tolist())
         note = f"{note} Of {len(names)} classes the {MANY} that are confused most.".strip()
     figures: list[Figure] = [
         Matrix(

@@ -8,7 +8,8 @@ from itertools import pairwise
 import numpy as np
 
 from vision_mtl.data.dataset import Source
-from vision_mtl.reporting.report.common import MANY, file_key
+from vision_mtl.reporting.report.charts import SHOWN_BARS
+from vision_mtl.reporting.report.common import file_key
 from vision_mtl.reporting.report.figures import Bars, Figure, Section, Table, Value
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's limits of the area of small and medium objects, in pixels
@@ -78,7 +79,7 @@ def _classes(splits: Splits) -> Bars | None:
             shares[f"{split} ({int(counts.sum())})"] = 100 * counts / counts.sum()
     if not shares:
         return None
-    order = np.argsort(-np.sum(list(shares.values()), axis=0), kind="stable")[: MANY + 10]
+    order = np.argsort(-np.sum(list(shares.values()), axis=0), kind="stable")[:SHOWN_BARS]
     few = (
         ""
         if len(order) == len(categories)
@@ -105,15 +106,15 @@ def _labels(name: str, splits: Splits) -> Bars | None:
     names, shares = (_of_classes if vocabulary else _of_numbers)(targets, vocabulary)
     if not shares:
         return None
-    order = range(len(names))
-    if len(names) > MANY + 10:
-        order = range(MANY + 10)
+    order = list(range(len(names)))
+    if len(names) > SHOWN_BARS:
+        order = np.argsort(-np.sum(list(shares.values()), axis=0), kind="stable")[:SHOWN_BARS].tolist()
     return Bars(
         f"data-{file_key(name)}",
         f"{name}, % of the labelled images",
         [names[i] for i in order],
         {split: [round(float(values[i]), 1) for i in order] for split, values in shares.items()},
-        note="" if len(order) == len(names) else f"The first {len(order)} of {len(names)} classes.",
+        note="" if len(order) == len(names) else f"The {len(order)} most frequent of {len(names)} classes.",
     )
 
 

@@ -20,6 +20,7 @@ from vision_mtl.reporting.report.common import (
     confusion_figures,
     file_key,
     most_frequent,
+    pictures_first,
 )
 from vision_mtl.reporting.report.figures import Bars, Curve, Curves, Figure, Section, Table
 
@@ -61,6 +62,7 @@ def detection_section(
             [*names, "background"],
             f"Detections scored {CONFIDENT:g} or more, paired with objects at IoU 0.5 whatever their "
             "classes. Background as the prediction: nothing was found; as the truth: nothing is there.",
+            background=True,
         ),
         _per_class_bars(key, metric),
         Bars(
@@ -85,7 +87,7 @@ def detection_section(
             bars=("AP", "AP50"),
         ),
     ]
-    return Section(key, name, figures)
+    return Section(key, name, pictures_first(figures))
 
 
 def _errors(key: str, errors: DetectionErrors) -> Bars:

@@ -21,6 +21,7 @@ from vision_mtl.reporting.report.common import (
     confusion_figures,
     file_key,
     most_frequent,
+    pictures_first,
 )
 from vision_mtl.reporting.report.figures import Curve, Curves, Figure, Points, Section, Table
 
@@ -40,7 +41,7 @@ def label_section(name: str, metric: LabelMetric) -> Section:
         return Section(key, name, _number_figures(key, scores, targets))
     if isinstance(metric, SingleLabelMetric):
         scores = scores.reshape(len(targets), len(metric.names))
-        return Section(key, name, _single_figures(key, metric, scores, targets))
+        return Section(key, name, pictures_first(_single_figures(key, metric, scores, targets)))
     return Section(key, name, _several_figures(key, metric, scores, targets))
 
 
