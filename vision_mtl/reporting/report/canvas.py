@@ -207,12 +207,12 @@ def _paint(pixels: np.ndarray, shape: Line | Rectangle | Dot) -> None:
     fine = 4  # OpenCV takes fixed-point places: 4 bits behind the point
     if isinstance(shape, Line):
         corners = (np.array(shape.points) * SCALE * 2**fine).round().astype(np.int32)
-        width = max(1, round(shape.width * SCALE))
+        thickness = max(1, round(shape.width * SCALE))
         parts = [corners]
         if shape.dashed and len(corners) == 2:
             ends = np.linspace(corners[0], corners[1], 2 * 24 + 1).round().astype(np.int32)
             parts = [ends[i : i + 2] for i in range(0, 48, 2)]
-        cv2.polylines(pixels, parts, False, _rgb(shape.colour), width, cv2.LINE_AA, fine)
+        cv2.polylines(pixels, parts, False, _rgb(shape.colour), thickness, cv2.LINE_AA, fine)
     elif isinstance(shape, Dot):
         x, y = ((np.array(shape.centre)) * SCALE * 2**fine).round().astype(int).tolist()
         radius = round(shape.radius * SCALE * 2**fine)

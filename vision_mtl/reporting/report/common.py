@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vision_mtl.metrics.calibration import Reliability
-from vision_mtl.reporting.report.figures import Curve, Curves, Figure, Matrix, Table
+from vision_mtl.reporting.report.figures import Curve, Curves, Figure, Matrix, Table, Value
 
 MANY = 20  # classes that a picture can still show
 LINES = 8  # that can be told apart
@@ -55,8 +55,8 @@ def confusion_figures(
 ) -> list[Figure]:
     """Return the confusion matrix (K, K) of `names`, and of many classes those that are confused most.
 
-    Of more than `MANY` classes the picture shows the ones with the most confusions, and the last one too if it
-    is the `background`; the list names the largest.
+    Of more than `MANY` classes the picture shows the ones with the most confusions, and the last one too if
+    it is the `background`; the list names the largest.
     """
     wrong = counts * (1 - np.eye(len(names), dtype=np.int64))
     shown = list(range(len(names)))
@@ -78,7 +78,7 @@ def confusion_figures(
     if len(names) > MANY:
         flat = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
         pairs = [divmod(int(place), len(names)) for place in flat]
-        cells = [
+        cells: list[list[Value]] = [
             [names[i], names[j], int(wrong[i, j]), int(wrong[i, j]) / max(1, int(counts[i].sum()))]
             for i, j in pairs
             if wrong[i, j]

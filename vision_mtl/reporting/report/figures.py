@@ -78,7 +78,9 @@ class Bars:
 
     def table(self) -> tuple[list[str], list[list[Value]]]:
         """Return column names and rows: one row per name."""
-        rows = [[name, *values] for name, *values in zip(self.names, *self.series.values(), strict=True)]
+        rows: list[list[Value]] = [
+            [name, *(values[i] for values in self.series.values())] for i, name in enumerate(self.names)
+        ]
         return ["name", *self.series], rows
 
 
@@ -164,8 +166,8 @@ def as_csv(figure: Figure) -> str:
     output = io.StringIO()
     writer = csv.writer(output, lineterminator="\n")
     columns, rows = figure.table()
-    for row in ([*columns], *rows):
-        writer.writerow([_harmless(value) for value in row])
+    writer.writerow([_harmless(name) for name in columns])
+    writer.writerows([_harmless(value) for value in row] for row in rows)
     return output.getvalue()
 
 

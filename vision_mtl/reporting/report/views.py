@@ -106,9 +106,9 @@ def _several_labels(
             if where.any()
         ]
         order = np.argsort(-scores, kind="stable")
-        named = [f"{metric.names[i]} {scores[i]:.0%}" for i in order if said[i]]
-        classes = {metric.names[i] for i in np.flatnonzero(said | (target == 1))}
-        truth = ", ".join(metric.names[i] for i in np.flatnonzero(target == 1))
+        named = [f"{metric.names[i]} {scores[i]:.0%}" for i in order.tolist() if said[i]]
+        classes = {metric.names[i] for i in np.flatnonzero(said | (target == 1)).tolist()}
+        truth = ", ".join(metric.names[i] for i in np.flatnonzero(target == 1).tolist())
         sure = float(np.maximum(scores, 1 - scores).min()) if len(scores) else None
         return {
             **_judged(loss[at], sure, kinds, classes),
@@ -167,7 +167,7 @@ def _boxes(
         height, width = source.size(at)
         rows = order[starts[at] : starts[at + 1]][:SHOWN_BOXES]
         own = range(int(truth.offsets[at]), int(truth.offsets[at + 1]))
-        boxes = [
+        boxes: list[dict[str, Any]] = [
             {
                 "box": _thousandths(truth.xywh[i], width, height),
                 "name": names[truth.classes[i]],
@@ -176,7 +176,7 @@ def _boxes(
             }
             for i in own
         ]
-        answers = [
+        answers: list[dict[str, Any]] = [
             {
                 "box": _thousandths(results[i, 1:5], width, height),
                 "name": names[int(results[i, 6])],

@@ -77,7 +77,7 @@ def write_report(
         BadImageError: an image of the gallery can no longer be read.
     """
     detections = {
-        name: (rows := metric.results(), detection_errors(metric.index, rows))
+        name: (results := metric.results(), detection_errors(metric.index, results))
         for name, metric in judged.metrics.items()
         if isinstance(metric, DetectionMetric)
     }
