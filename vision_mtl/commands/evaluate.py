@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vision_mtl.commands.operating_points import check_wanted, find_points, store_points
 from vision_mtl.commands.shared import (
     choose_device,
     evaluation_loader,
@@ -20,6 +21,7 @@ from vision_mtl.data.sources import open_evaluation, open_sources
 from vision_mtl.errors import DataError
 from vision_mtl.files import whole
 from vision_mtl.heads.evaluation import DetectionMetric, MultilabelMetric, SingleLabelMetric
+from vision_mtl.metrics.operating_point import Goal
 from vision_mtl.models.precision import resolve_precision
 from vision_mtl.models.vocabulary import label_infos, label_sources, trained_categories
 from vision_mtl.reporting.tables import heads_table, per_class_table, text
@@ -31,7 +33,12 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_checkpoint(
-    path: str, overrides: Sequence[str], split: str, output: Path | None, per_class: bool = True
+    path: str,
+    overrides: Sequence[str],
+    split: str,
+    output: Path | None,
+    per_class: bool = True,
+    goal: Goal | None = None,
 ) -> dict[str, Any]:
     """Evaluate as `tools/evaluate.py` does: print the table, write metrics.json and detections.json.
 
@@ -41,6 +48,7 @@ def evaluate_checkpoint(
         split: `train`, `val` or `test`.
         output: the folder; None for the run's, or `runs/` for a config.
         per_class: print a table of classes for each head that has them.
+        goal: what thresholds to find and store with the checkpoint; None for none.
 
     Raises:
         VisionMTLError: a wrong checkpoint, config, override, split or data set.
@@ -55,6 +63,8 @@ def evaluate_checkpoint(
         trained = open_checkpoint(path, overrides)
         default = Path(path).resolve().parent.parent / f"evaluation-{split}"
     config = trained.config
+    if goal is not None:
+        check_wanted(path, config, is_checkpoint=not is_config(path))
     source = open_evaluation(
         config.data,
         split,
@@ -73,11 +83,19 @@ def evaluate_checkpoint(
         config.evaluation.backend,
     )
     metrics = {"checkpoint": str(path), "split": split, **describe_evaluation(result, trained.progress)}
+    points = {} if goal is None else find_points(result, goal)
+    if goal is not None:
+        rows = {name: [point._asdict() for point in found] for name, found in points.items()}
+        metrics["operating_points"] = {"goal": str(goal), "heads": rows}
     folder = output or default
     write_evaluation(result, metrics, folder)
     logger.info("%s", text(heads_table(result.heads, title=f"{path} on {split}, {result.images} images")))
     if per_class:
         print_per_class(result)
+    if goal is not None:
+        store_points(path, points, goal, split, trained.progress)
+        for name, found in points.items():
+            logger.info("%s", text(per_class_table(found, "f1", f"{name}: thresholds for {goal}, in {path}")))
     logger.info("metrics.json and predictions are in %s", folder)
     return metrics
 
