@@ -10,6 +10,7 @@ examples:
   python tools/evaluate.py runs/bccd-1/checkpoints/best.pt --split test data.root=/data/bccd
   python tools/evaluate.py runs/coco-1/checkpoints/best.pt evaluation.backend=hotcoco --output coco-val
   python tools/evaluate.py runs/bccd-2/checkpoints/best.pt --baseline runs/bccd-1/evaluation-val/metrics.json
+  python tools/evaluate.py runs/bccd-1/checkpoints/best.pt --per-class --operating-points precision=0.9
   python tools/evaluate.py configs/torchvision_fcos.yaml data.root=/data/coco
 """
 
@@ -43,19 +44,32 @@ def parse_arguments() -> argparse.Namespace:
         metavar="METRICS",
         help="metrics.json that the report compares with (default: the one that is in the folder already)",
     )
+    parser.add_argument(
+        "--per-class", action="store_true", help="print a row per class too, the best first, with its support"
+    )
+    parser.add_argument(
+        "--operating-points",
+        metavar="GOAL",
+        help="find the score per class from which to believe it, and store it with the checkpoint, for "
+        "infer.py: f1 for the best F1, precision=P or recall=R for at least that",
+    )
     return parser.parse_intermixed_args()
 
 
 def main() -> None:
     arguments = parse_arguments()
     from vision_mtl.commands.evaluate import evaluate_checkpoint
+    from vision_mtl.metrics.operating_point import parse_goal
 
+    goal = parse_goal(arguments.operating_points) if arguments.operating_points else None
     evaluate_checkpoint(
         arguments.checkpoint,
         arguments.overrides,
         arguments.split,
         arguments.output,
-        baseline=arguments.baseline,
+        arguments.per_class,
+        goal,
+        arguments.baseline,
     )
 
 

@@ -44,9 +44,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--threshold",
         type=score,
-        default=0.3,
         metavar="T",
-        help="lowest score of a detection (default: 0.3); 0 gives all that the head's own threshold leaves",
+        help="lowest score of a detection (default: those stored by evaluate.py --operating-points, or 0.3); "
+        "0 gives all that the head's own threshold leaves",
+    )
+    parser.add_argument(
+        "--no-operating-points",
+        action="store_true",
+        help="leave those stored with the checkpoint alone: 0.3 for detections, the head's own for labels",
     )
     parser.add_argument("--draw", action="store_true", help="also write drawings, into DIR/drawings")
     parser.add_argument("--recursive", action="store_true", help="also look into folders inside folders")
@@ -64,12 +69,16 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     from vision_mtl.commands.infer import infer_with_checkpoint
+    from vision_mtl.inference.thresholds import DEFAULT_THRESHOLD
 
+    threshold = arguments.threshold
+    if threshold is None and arguments.no_operating_points:
+        threshold = DEFAULT_THRESHOLD
     skipped = infer_with_checkpoint(
         arguments.inputs,
         arguments.checkpoint,
         arguments.output,
-        arguments.threshold,
+        threshold,
         arguments.draw,
         arguments.recursive,
         arguments.set,

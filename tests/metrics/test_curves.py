@@ -43,8 +43,8 @@ def test_mean_of_a_curve_is_average_precision():
 
 
 def test_confusion_with_background_by_hand():
-    # Above 0.35: one a is found, the other three are not; the b is taken for an a; the second box on the first
-    # a, the wrong box, the one on nothing and the one beside b are left over.
+    # Above 0.35: one a is found, the other three are not; the b is taken for an a; the second box on the
+    # first a, the wrong box, the one on nothing and the one beside b are left over.
     table = confusion_with_background(truth_with(TRUTH), ROWS, threshold=0.35)
     assert table.tolist() == [[1, 0, 3], [1, 0, 0], [4, 0, 0]]
     assert confusion_with_background(truth_with(TRUTH), ROWS, 1.0).tolist() == [
@@ -58,7 +58,7 @@ def test_confusion_with_background_by_hand():
 def test_confusion_takes_the_largest_overlap_first_and_leaves_crowds_out():
     rows = np.array([row(2, 0.9, 0), row(1, 0.8, 1), row(50, 0.7, 0), row(50, 0.7, 1)])
     table = confusion_with_background(truth_with([(0, 1, 0), (50, 1, 1)]), rows)
-    # The lower-scored b overlaps more; then the a is left over; in the crowd of a lies an a, which is no error.
+    # The lower-scored b overlaps more; then the a is left over; an a in the crowd of a is no error.
     assert table.tolist() == [[0, 1, 0], [0, 0, 0], [1, 1, 0]]
 
 

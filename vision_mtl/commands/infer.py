@@ -11,6 +11,7 @@ from vision_mtl.config import load_config
 from vision_mtl.errors import ConfigError
 from vision_mtl.inference.files import find_images
 from vision_mtl.inference.predictor import Predictor
+from vision_mtl.inference.thresholds import DEFAULT_THRESHOLD, Thresholds, call_present, keep
 from vision_mtl.inference.writers import (
     image_entry,
     make_folder,
@@ -44,17 +45,26 @@ def open_detector(path: str, overrides: Sequence[str]) -> Trained:
     return open_weights(path, config, dict.fromkeys(config.heads, coco_classes()))
 
 
+def thresholds_of(trained: Trained, threshold: float | None) -> Thresholds:
+    """Return a threshold for all detections; or, for None, those stored with the checkpoint."""
+    if threshold is not None:
+        return Thresholds(threshold)
+    return Thresholds(DEFAULT_THRESHOLD, trained.points.thresholds if trained.points else {})
+
+
 def infer_with_checkpoint(
     inputs: Sequence[str],
     checkpoint: str,
     output: Path,
-    threshold: float,
+    threshold: float | None,
     draw: bool,
     recursive: bool,
     overrides: Sequence[str] = (),
     compiled: bool = False,
 ) -> int:
     """Predict files as `tools/infer.py` does; return how many could not be read.
+
+    `threshold` is the lowest score of a detection; None for what was stored with the checkpoint.
 
     Raises:
         VisionMTLError: wrong inputs, checkpoint or config, before anything is written; or an output folder
@@ -82,6 +92,8 @@ def infer_with_checkpoint(
     )
     detectors = [name for name, head in config.heads.items() if head.label_source() is None]
     classes = {category: i for name in detectors for i, category in enumerate(trained.labels[name].ids)}
+    names = {name: info.names for name, info in trained.labels.items()}
+    thresholds = thresholds_of(trained, threshold)
     make_folder(output)
     entries, skipped = [], []
     started = time.perf_counter()
@@ -92,14 +104,16 @@ def infer_with_checkpoint(
             if result.size is None:
                 skipped.append({"file": result.path, "reason": result.reason})
                 continue
-            answers = trained.model.describe(result.predictions)
-            entries.append(image_entry(result.path, result.size, answers, threshold))
+            answers = trained.model.describe(keep(result.predictions, thresholds, names))
+            answers = call_present(answers, thresholds)
+            entries.append(image_entry(result.path, result.size, answers, 0.0))
             if draw:
                 write_drawing(drawings / name, entries[-1], classes, config.data.max_pixels)
     seconds = time.perf_counter() - started
     content = {
         "checkpoint": checkpoint,
-        "threshold": threshold,
+        "threshold": thresholds.default,
+        "operating_points": thresholds.classes,
         "images": entries,
         "skipped": skipped,
         "ignored": found.ignored,

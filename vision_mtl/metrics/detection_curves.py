@@ -56,8 +56,8 @@ def confusion_with_background(
 
     Detections scored `threshold` or more and objects that overlap by `iou` or more are paired whatever their
     classes, the largest overlap first (then the higher score, then the earlier object), each once. An object
-    left over is in its row's last column, a detection left over in its column's last row, unless as much of it
-    lies in a crowd of its class. The corner, background as background, is 0.
+    left over is in its row's last column, a detection left over in its column's last row, unless as much of
+    it lies in a crowd of its class. The corner, background as background, is 0.
 
     Raises:
         NumericsError: a row is not finite.

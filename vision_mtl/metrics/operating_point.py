@@ -125,5 +125,5 @@ def operating_point(
         note = "nothing is found" if goal.target is None else f"{goal} is not reached"
         return OperatingPoint(name, support, None, None, None, None, note)
     at = int(np.where(reached, value, -1.0).argmax())  # the first of equal ones, so the highest threshold
-    numbers = (float(column[at]) for column in (ranked[last], precision, recall, f1))
-    return OperatingPoint(name, support, *numbers, "")
+    threshold, p, r, f = (float(column[at]) for column in (ranked[last], precision, recall, f1))
+    return OperatingPoint(name, support, threshold, p, r, f, note="")

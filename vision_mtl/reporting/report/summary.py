@@ -64,10 +64,12 @@ def read_baseline(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--baseline '{path}': cannot be read as JSON: {error}") from error
+        raise ConfigError(
+            f"baseline '{path}': cannot be read as JSON: {error}; give another --baseline"
+        ) from error
     heads = content.get("heads") if isinstance(content, dict) else None
     if not isinstance(heads, dict) or not all(isinstance(metrics, dict) for metrics in heads.values()):
-        raise ConfigError(f"--baseline '{path}': has no 'heads'; expected the metrics.json of an evaluation")
+        raise ConfigError(f"baseline '{path}': has no 'heads'; expected the metrics.json of an evaluation")
     return content
 
 
