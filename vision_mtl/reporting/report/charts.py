@@ -166,8 +166,7 @@ def _axes(
     if log_y:
         logs = (math.log10(y_ends[0]), math.log10(y_ends[1]))
         by_log = linear(logs, bottom, top)
-        marks = [10.0**power for power in range(math.ceil(logs[0] - 1e-9), math.floor(logs[1] + 1e-9) + 1)]
-        marks = marks[:: max(1, len(marks) // 6)]
+        marks = _log_ticks(*logs)
 
         def to_y(value: float) -> float:
             return by_log(math.log10(value))
@@ -196,6 +195,15 @@ def _ticks(low: float, high: float) -> list[float]:
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     first = math.ceil(low / step - 1e-6)
     return [step * i for i in range(first, math.floor(high / step + 1e-6) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return powers of ten between 10 ** low and 10 ** high, over less than two of them 2 and 5 times those."""
+    factors = (1, 2, 5) if high - low < 2 else (1,)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    marks = [factor * 10.0**power for power in powers for factor in factors]
+    marks = [mark for mark in marks if low - 1e-9 <= math.log10(mark) <= high + 1e-9]
+    return marks[:: max(1, len(marks) // 6)]
 
 
 def _round_ends(values: Sequence[float], zero: bool = False) -> tuple[float, float]:
@@ -240,5 +248,5 @@ def _number(value: float | None) -> str:
     if value is None:
         return "\N{EN DASH}"
     if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
-        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
-    return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 100 else f"{value:.0f}"
+        return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"

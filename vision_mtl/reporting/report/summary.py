@@ -69,7 +69,7 @@ def read_baseline(path: Path) -> dict[str, Any]:
         ) from error
     heads = content.get("heads") if isinstance(content, dict) else None
     if not isinstance(heads, dict) or not all(isinstance(metrics, dict) for metrics in heads.values()):
-        raise ConfigError(f"baseline '{path}': has no 'heads'; expected the metrics.json of an evaluation")
+        raise ConfigError(f"baseline '{path}': has no 'heads'; expected an evaluation's metrics.json")
     return content
 
 

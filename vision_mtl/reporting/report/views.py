@@ -191,16 +191,20 @@ def _boxes(
             kinds.add("missed")
         classes = {entry["name"] for entry in (*boxes, *sure)}
         best = max((answer["score"] for answer in answers), default=None)
-        count = f"{len(boxes)} boxes" if source.has_boxes else "unknown"
+        count = _boxes_of(len(boxes)) if source.has_boxes else "unknown"
         return {
             **_judged(loss[at], best, sorted(kinds), classes),
             "truth": count,
-            "answer": f"{len(sure)} boxes from {CONFIDENT:g}",
+            "answer": f"{_boxes_of(len(sure))} from {CONFIDENT:g}",
             "boxes": boxes,
             "found": answers,
         }
 
     return View(name, loss, "missed objects plus scores of wrong boxes", describe)
+
+
+def _boxes_of(number: int) -> str:
+    return f"{number} box" if number == 1 else f"{number} boxes"
 
 
 def _judged(loss: float, confidence: float | None, kinds: list[str], classes: set[str]) -> dict[str, Any]:
