@@ -15,7 +15,7 @@ EVIL = '<img src="https://example.org/x.png" onerror="document.title=1">'
 CLOSING = "</script><script>document.title='taken'</script>"
 HEADS = """
   objects:  {type: fcos, depth: 1, norm: group}
-  "<i>kind":     {type: classification, source: attribute, field: kind}
+  kind:     {type: classification, source: attribute, field: kind}
   presence: {type: multilabel, source: boxes}
   count:    {type: regression, source: count}
 """

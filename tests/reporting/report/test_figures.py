@@ -10,7 +10,7 @@ import pytest
 
 from vision_mtl.reporting.report.canvas import Canvas, shortened
 from vision_mtl.reporting.report.charts import _log_ticks, _ticks, draw
-from vision_mtl.reporting.report.common import MANY, confusion_figures, file_key, most_frequent
+from vision_mtl.reporting.report.common import MANY, confusion_figures, most_frequent
 from vision_mtl.reporting.report.figures import Bars, Curve, Curves, Matrix, Points, Table, as_csv, as_json
 from vision_mtl.reporting.report.page import script_json
 from vision_mtl.reporting.report.training_figures import training_section
@@ -103,8 +103,6 @@ def test_of_many_classes_the_most_confused_are_shown_with_the_background() -> No
 
 
 def test_small_helpers() -> None:
-    assert file_key("a/b <c>") == "a-b-c"
-    assert file_key("<>") == "head"
     assert most_frequent(np.array([0, 3, 1, 0])) == [1, 2]
     assert shortened("abc", 100) == "abc"
     assert shortened("a" * 50, 50).endswith("…")

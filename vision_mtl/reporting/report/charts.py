@@ -198,7 +198,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Return powers of ten between 10 ** low and 10 ** high, over less than two of them 2 and 5 times those."""
+    """Return powers of ten between 10 ** low and 10 ** high; over less than two of them 2 and 5 times too."""
     factors = (1, 2, 5) if high - low < 2 else (1,)
     powers = range(math.floor(low), math.ceil(high) + 1)
     marks = [factor * 10.0**power for power in powers for factor in factors]

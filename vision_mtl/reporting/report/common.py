@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,11 +12,6 @@ from vision_mtl.reporting.report.figures import Curve, Curves, Figure, Matrix, T
 MANY = 20  # classes that a picture can still show
 LINES = 8  # that can be told apart
 CONFUSIONS = 30  # pairs of classes in the list of the largest
-
-
-def file_key(name: str) -> str:
-    """Return a name as a part of file names and anchors."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "head"
 
 
 def most_frequent(support: np.ndarray) -> list[int]:

@@ -9,7 +9,6 @@ import numpy as np
 
 from vision_mtl.data.dataset import Source
 from vision_mtl.reporting.report.charts import SHOWN_BARS
-from vision_mtl.reporting.report.common import file_key
 from vision_mtl.reporting.report.figures import Bars, Figure, Section, Table, Value
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's limits of the area of small and medium objects, in pixels
@@ -31,11 +30,23 @@ def data_section(splits: Splits, skipped: Mapping[str, str]) -> Section:
     heads = dict.fromkeys(name for sources in splits.values() for s in sources for name in s.labels)
     figures += [figure for name in heads if (figure := _labels(name, splits)) is not None]
     figures.append(_corrected(splits))
-    if skipped:
-        rows: list[list[Value]] = [[path, reason] for path, reason in list(skipped.items())[:SHOWN_SKIPPED]]
-        note = "" if len(rows) == len(skipped) else f"{len(rows)} of {len(skipped)} files."
-        figures.append(Table("skipped", "Images left out", ["file", "why"], rows, note=note))
-    return Section("data", "Data", figures)
+    left_out = _unusable(splits)
+    left_out += [[path, reason] for path, reason in skipped.items()]
+    if left_out:
+        note = f"{len(left_out)} files." if len(left_out) > SHOWN_SKIPPED else ""
+        shown = left_out[:SHOWN_SKIPPED]
+        figures.append(Table("data-left-out", "Images left out", ["file", "why"], shown, note=note))
+    return Section("the-data", "Data", figures)
+
+
+def _unusable(splits: Splits) -> list[list[Value]]:
+    """Return the images that `data.bad_images=skip` left out before anything was read."""
+    return [
+        [source.images.path(at), f"of {split}; found when the data set was opened, the log says why"]
+        for split, sources in splits.items()
+        for source in sources
+        for at in np.setdiff1d(np.arange(len(source.index)), source.positions).tolist()
+    ]
 
 
 def _facts(splits: Splits) -> Table:
@@ -110,7 +121,7 @@ def _labels(name: str, splits: Splits) -> Bars | None:
     if len(names) > SHOWN_BARS:
         order = np.argsort(-np.sum(list(shares.values()), axis=0), kind="stable")[:SHOWN_BARS].tolist()
     return Bars(
-        f"data-{file_key(name)}",
+        f"data-{name}",
         f"{name}, % of the labelled images",
         [names[i] for i in order],
         {split: [round(float(values[i]), 1) for i in order] for split, values in shares.items()},

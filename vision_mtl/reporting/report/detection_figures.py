@@ -18,7 +18,6 @@ from vision_mtl.reporting.report.common import (
     MANY,
     calibration_figure,
     confusion_figures,
-    file_key,
     most_frequent,
     pictures_first,
 )
@@ -45,7 +44,7 @@ def detection_section(
         results: its `results()`, (R, 7).
         errors: of those.
     """
-    key, truth = file_key(name), metric.index
+    key, truth = name, metric.index
     if not (~truth.crowd).any():
         note = "The split annotates no objects, so that nothing tells which boxes are right."
         return Section(key, name, [], note)

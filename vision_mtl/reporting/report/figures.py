@@ -144,7 +144,8 @@ Figure = Curves | Bars | Points | Matrix | Table
 
 @dataclass(frozen=True)
 class Section:
-    """Figures that belong together, under a heading of the page; `anchor` is the heading's id."""
+    """Figures that belong together, under a heading of the page; `anchor` is the heading's id:
+    a head's name, or a word with a hyphen, which no head's name has."""
 
     anchor: str
     title: str

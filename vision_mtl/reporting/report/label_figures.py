@@ -19,7 +19,6 @@ from vision_mtl.metrics.label_curves import (
 from vision_mtl.reporting.report.common import (
     calibration_figure,
     confusion_figures,
-    file_key,
     most_frequent,
     pictures_first,
 )
@@ -32,17 +31,16 @@ MEASURES = ["precision", "recall", "F1"]
 
 def label_section(name: str, metric: LabelMetric) -> Section:
     """Return the figures of an image-level head; without labelled images a note alone."""
-    key = file_key(name)
     scores, targets = metric.collected()
     labelled = targets >= 0 if targets.dtype.kind == "i" else ~np.isnan(targets)
     if not labelled.any():
-        return Section(key, name, [], "No image of the split has a label for this head.")
+        return Section(name, name, [], "No image of the split has a label for this head.")
     if isinstance(metric, RegressionMetric):
-        return Section(key, name, _number_figures(key, scores, targets))
+        return Section(name, name, _number_figures(name, scores, targets))
     if isinstance(metric, SingleLabelMetric):
         scores = scores.reshape(len(targets), len(metric.names))
-        return Section(key, name, pictures_first(_single_figures(key, metric, scores, targets)))
-    return Section(key, name, _several_figures(key, metric, scores, targets))
+        return Section(name, name, pictures_first(_single_figures(name, metric, scores, targets)))
+    return Section(name, name, _several_figures(name, metric, scores, targets))
 
 
 def _number_figures(key: str, values: np.ndarray, targets: np.ndarray) -> list[Figure]:

@@ -31,7 +31,7 @@ def training_section(log: Path) -> Section | None:
         *_pace(kinds["train"]),
     ]
     shown = [figure for figure in figures if figure.curves]
-    return Section("training", "Training", shown) if shown else None
+    return Section("the-training", "Training", shown) if shown else None
 
 
 def _losses(train: Sequence[Mapping[str, Any]], val: Sequence[Mapping[str, Any]]) -> list[Curves]:

@@ -138,7 +138,7 @@ def write_figures(figures: Sequence[Figure], folder: Path) -> None:
     plots, data = folder / "plots", {}
     for figure in figures:
         key = figure.key
-        while key in data:  # of two heads whose names differ in signs alone
+        while key in data:  # of a head that is called `data`
             key += "-"
         data[key] = as_json(figure)
         with whole(plots / f"{key}.csv") as file:
