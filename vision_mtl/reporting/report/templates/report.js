@@ -157,7 +157,8 @@ if (data.images.length) {
     for (const {name} of data.heads) places[key][name] = data.images.map(image => image.heads[name][key]).filter(x => x !== null).sort((a, b) => a - b);
   }
   options($("head"), "all", data.heads.map(head => head.name));
-  for (const id of ["set", "head", "kind", "class", "sort", "score"]) $(id).oninput = refresh;
+  for (const id of ["set", "head", "kind", "class", "sort"]) $(id).onchange = refresh;
+  $("score").oninput = refresh;
   if (!data.images.some(image => Object.values(image.heads).some(head => head.boxes))) {
     $("score-label").hidden = true;
     document.querySelector(".legend").hidden = true;
