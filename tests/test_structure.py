@@ -18,7 +18,7 @@ TOOLS = sorted((ROOT / "tools").glob("*.py"))
 # A group may import groups of a lower rank, and itself. A new one needs its place here.
 ORDER = [
     ["errors", "__version__"],
-    ["structures", "convert", "files", "progress", "allocator"],
+    ["structures", "convert", "files", "progress", "allocator", "fonts"],
     ["data", "metrics"],
     ["heads"],
     ["models"],

@@ -107,9 +107,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--threshold",
         type=score,
-        default=0.3,
         metavar="T",
-        help="lowest score of a detection (default: 0.3); 0 gives all that the head's own threshold leaves",
+        help="lowest score of a detection (default: what evaluate.py --operating-points stored with the "
+        "checkpoint for each class and label, or else 0.3); 0 gives all that the head's own threshold leaves",
+    )
+    parser.add_argument(
+        "--no-operating-points",
+        action="store_true",
+        help="leave what is stored with the checkpoint alone: 0.3 for detections, the head's own for labels",
     )
     parser.add_argument(
         "--compile",
@@ -133,13 +138,17 @@ def main() -> int:
     arguments = parse_arguments()
     from vision_mtl.commands.infer import infer_with_checkpoint
     from vision_mtl.commands.infer_outputs import DEFAULT_FORMATS
+    from vision_mtl.inference.thresholds import DEFAULT_THRESHOLD
 
     given = [name.strip() for names in arguments.format or [] for name in names.split(",")]
+    threshold = arguments.threshold
+    if threshold is None and arguments.no_operating_points:
+        threshold = DEFAULT_THRESHOLD
     skipped = infer_with_checkpoint(
         arguments.inputs,
         arguments.checkpoint,
         arguments.output,
-        arguments.threshold,
+        threshold,
         arguments.draw,
         arguments.recursive,
         arguments.set,

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from vision_mtl.commands.infer import open_trained, pipeline_of
+from vision_mtl.commands.pipelines import open_trained, pipeline_of
 from vision_mtl.data.images import BadImageError
-from vision_mtl.inference.pipeline import DEFAULT_THRESHOLD, Pipeline
+from vision_mtl.errors import ConfigError
+from vision_mtl.inference.pipeline import Pipeline
 from vision_mtl.inference.results import Result
 from vision_mtl.inference.samples import Image
 
@@ -39,7 +40,7 @@ class Predictor:
     def from_checkpoint(
         cls,
         path: str | os.PathLike[str],
-        threshold: float = DEFAULT_THRESHOLD,
+        threshold: float | None = None,
         overrides: Sequence[str] = (),
         compiled: bool = False,
     ) -> Predictor:
@@ -47,14 +48,17 @@ class Predictor:
 
         Args:
             path: the file.
-            threshold: detections below this score are left out.
+            threshold: lowest score of a detection; None for the thresholds that `tools/evaluate.py
+                --operating-points` stored with the checkpoint, of labels too, or 0.3 where none are.
             overrides: `key=value` changes to the config, e.g. `training.device=cpu`.
             compiled: let torch.compile make the network faster, for a minute or more of compiling.
 
         Raises:
             CheckpointError: a file that cannot be read or does not fit.
-            ConfigError: a wrong config or override.
+            ConfigError: a wrong threshold, config or override.
         """
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ConfigError(f"threshold: found {threshold}, expected a number from 0 to 1")
         return cls(pipeline_of(open_trained(os.fspath(path), overrides), threshold, compiled))
 
     def predict(self, images: Image | Iterable[Image], skip_bad: bool = False) -> list[Result]:

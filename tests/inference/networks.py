@@ -13,6 +13,7 @@ from vision_mtl.commands.shared import open_checkpoint
 from vision_mtl.config import config_from_tree, to_tree
 from vision_mtl.heads.base import LabelInfo
 from vision_mtl.inference.pipeline import Pipeline
+from vision_mtl.inference.thresholds import Thresholds
 from vision_mtl.models.multitask import build_model
 from vision_mtl.training.checkpoint import save_checkpoint
 
@@ -64,6 +65,6 @@ def picture(path: Path, height: int, width: int, seed: int = 0) -> Path:
 def pipeline(checkpoint: str, **settings: object) -> Pipeline:
     """Return a checkpoint's network with all of its detections."""
     trained = open_checkpoint(checkpoint)
-    values = {"batch_size": 2, "workers": 0, "threshold": 0.0, **settings}
+    values = {"batch_size": 2, "workers": 0, "thresholds": Thresholds(0.0), **settings}
     resize = trained.config.data.resize
     return Pipeline(trained.model, resize, torch.device("cpu"), torch.float32, **values)  # type: ignore[arg-type]

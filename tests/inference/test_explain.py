@@ -26,6 +26,7 @@ from vision_mtl.inference.explain import (
 from vision_mtl.inference.explainer import Explainer
 from vision_mtl.inference.heat import lay_over, scaled
 from vision_mtl.inference.pipeline import Pipeline
+from vision_mtl.inference.thresholds import Thresholds
 from vision_mtl.models.folding import for_inference
 from vision_mtl.models.multitask import MultiTaskModel, build_model
 from vision_mtl.structures import Detections, Features, ImageMeta
@@ -284,7 +285,7 @@ def test_overlay_colours() -> None:
 
 def explainer(model: MultiTaskModel, folder: Path, head: str, label: str | None = None) -> Explainer:
     resize = ResizeConfig(shorter=64, longer=96)
-    pipeline = Pipeline(model, resize, torch.device("cpu"), FP32, threshold=0.0, workers=0)
+    pipeline = Pipeline(model, resize, torch.device("cpu"), FP32, Thresholds(0.0), workers=0)
     return Explainer(pipeline, head, label, folder)
 
 
@@ -331,7 +332,7 @@ def test_without_an_answer_there_is_no_picture(everything: MultiTaskModel, tmp_p
     path = tmp_path / "x.png"
     assert cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
     made = explainer(everything, tmp_path / "out", "objects")
-    made = replace(made, pipeline=replace(made.pipeline, threshold=1.0))
+    made = replace(made, pipeline=replace(made.pipeline, thresholds=Thresholds(1.0)))
     assert files_of(made, path, "x.png") == []
     assert not made.folder.exists()
 

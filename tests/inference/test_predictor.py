@@ -104,6 +104,12 @@ def test_the_threshold_is_kept_to(checkpoint: str, predictor: Predictor) -> None
     assert len(result.detections.scores) == len(result.objects)
 
 
+@pytest.mark.parametrize("threshold", [-0.1, 50, float("nan")])
+def test_a_threshold_that_is_no_score_is_refused(threshold: float) -> None:
+    with pytest.raises(ConfigError, match="expected a number from 0 to 1"):
+        Predictor.from_checkpoint("none.pt", threshold)
+
+
 def test_drawings(predictor: Predictor, tmp_path: Path) -> None:
     path = picture(tmp_path / "x.png", 480, 640)
     (of_file,) = predictor.predict(path)

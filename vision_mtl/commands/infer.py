@@ -18,76 +18,28 @@ from vision_mtl.commands.infer_outputs import (
     Outputs,
     check_formats,
 )
-from vision_mtl.commands.shared import Trained, choose_device, is_config, open_checkpoint, open_weights
+from vision_mtl.commands.pipelines import open_trained, pipeline_of
 from vision_mtl.commands.train import sole_user
-from vision_mtl.config import load_config
 from vision_mtl.errors import ConfigError
 from vision_mtl.inference.explainer import Explainer
 from vision_mtl.inference.files import Found, find_images
-from vision_mtl.inference.pipeline import DEFAULT_THRESHOLD, Pipeline
+from vision_mtl.inference.pipeline import Pipeline
 from vision_mtl.inference.record import Record
 from vision_mtl.inference.results import Result
 from vision_mtl.inference.summary import Summary
 from vision_mtl.inference.video import Video, is_video, open_video
 from vision_mtl.inference.writers import make_folder, printable
-from vision_mtl.models.compiling import compile_network
-from vision_mtl.models.folding import for_inference
-from vision_mtl.models.precision import resolve_precision
-from vision_mtl.models.published import coco_classes
 from vision_mtl.progress import duration, progress_bar
 from vision_mtl.training.interrupt import Stop, deferred_signals, leave_if
-from vision_mtl.training.log import start_logging
 
 SHOWN_SKIPPED = 20
-
-
-def open_detector(path: str, overrides: Sequence[str]) -> Trained:
-    """Return the detector of a config with COCO weights, which needs no data set; its other heads are left
-    out, since nothing says what they answer with.
-
-    Raises:
-        ConfigError: the config has no detection head or no `weights`, or they are not of COCO's classes.
-        CheckpointError: weights that cannot be loaded.
-    """
-    start_logging()  # what was loaded, and what is left out
-    config = load_config(path, overrides)
-    config.heads = {name: head for name, head in config.heads.items() if head.label_source() is None}
-    if not config.heads:
-        raise ConfigError(f"{path}: heads: found no detection head, and published weights have no other")
-    return open_weights(path, config, dict.fromkeys(config.heads, coco_classes()))
-
-
-def open_trained(checkpoint: str, overrides: Sequence[str] = ()) -> Trained:
-    """Return the network of a run's checkpoint, or of a config with COCO weights."""
-    return (open_detector if is_config(checkpoint) else open_checkpoint)(checkpoint, overrides)
-
-
-def pipeline_of(trained: Trained, threshold: float = DEFAULT_THRESHOLD, compiled: bool = False) -> Pipeline:
-    """Return a network with all that its config says of running it on images."""
-    data, training = trained.config.data, trained.config.training
-    device = choose_device(training.device)
-    dtype = resolve_precision(training.precision, device)
-    model = for_inference(trained.model.to(device), dtype)
-    if compiled:
-        compile_network(model, frozen=True)
-    return Pipeline(
-        model=model,
-        resize=data.resize,
-        device=device,
-        dtype=dtype,
-        threshold=threshold,
-        batch_size=data.eval_batch_size,
-        workers=data.workers,
-        max_pixels=data.max_pixels,
-        reduced=data.reduced_decoding,
-    )
 
 
 def infer_with_checkpoint(
     inputs: Sequence[str],
     checkpoint: str,
     output: Path,
-    threshold: float,
+    threshold: float | None,
     draw: bool,
     recursive: bool,
     overrides: Sequence[str] = (),
@@ -102,6 +54,8 @@ def infer_with_checkpoint(
     explain_class: str | None = None,
 ) -> int:
     """Predict files as `tools/infer.py` does; return how many could not be read.
+
+    `threshold` is the lowest score of a detection; None for what is stored with the checkpoint.
 
     Raises:
         VisionMTLError: wrong inputs, checkpoint or config, before anything is written; or an output folder
@@ -124,7 +78,8 @@ def infer_with_checkpoint(
     settings = {
         "checkpoint": checkpoint,
         "sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
-        "threshold": threshold,
+        "threshold": pipeline.thresholds.default,
+        "operating_points": pipeline.thresholds.classes,
         "set": list(overrides),
         "inputs": list(inputs),
         "lists": list(lists),
@@ -236,9 +191,9 @@ class InferenceRun:
             yield result, name
 
     def _head(self) -> dict[str, Any]:
-        settings = self.record.settings
-        named = {"checkpoint": settings["checkpoint"], "threshold": settings["threshold"]}
-        return {**named, "ignored": self.found.ignored}
+        named = ("checkpoint", "threshold", "operating_points")
+        settings = {name: self.record.settings[name] for name in named}
+        return {**settings, "ignored": self.found.ignored}
 
     def _missing_frames(self) -> list[str]:
         """Return what there is to say of a video that ends early."""
@@ -265,6 +220,9 @@ class InferenceRun:
         )
         for line in self.summary.lines():
             print(printable(f"  {line}"))
+        points = self.outputs.trained.points
+        if points is not None and self.pipeline.thresholds.classes:
+            print(f"  thresholds per class as stored with the checkpoint: {points.goal} on {points.split}")
         if self.found.ignored:
             print(f"  {self.found.ignored} files ignored, which are no images")
         for line in said:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import colorsys
-import importlib.util
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from vision_mtl.fonts import Font, font_of_size
 
 READABLE = 640  # pixels of the longer side below which a picture is enlarged
 CAPTION_BACKGROUND = (24, 26, 30)
@@ -20,7 +19,6 @@ HIDDEN_BOX = 0.2  # for each pixel of a small box
 LESS_LIKED = 0.03  # for each pixel of its own, times its rank among the places
 Colour = tuple[int, int, int]
 Area = tuple[int, int, int, int]  # left, top, right, bottom
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 PALETTE: tuple[Colour, ...] = (
     (230, 57, 70),
@@ -107,7 +105,7 @@ def _draw_boxes(
     canvas: Image.Image, boxes: np.ndarray, texts: Sequence[str], classes: Sequence[int], font_size: int
 ) -> None:
     draw = ImageDraw.Draw(canvas)
-    font = text_font(font_size)
+    font = font_of_size(font_size)
     line = max(2, round(max(canvas.size) / 420))
     areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
     order = np.argsort(-areas, kind="stable")  # large ones first, so that small ones stay visible
@@ -176,7 +174,7 @@ def _overlap(a: Area, b: Area) -> int:
 
 
 def _caption_strip(width: int, caption: Sequence[str], font_size: int, wrap: bool) -> Image.Image:
-    font = text_font(font_size)
+    font = font_of_size(font_size)
     margin = font_size // 2
     fit = _wrapped if wrap else _cut
     lines = [part for line in caption for part in fit(line, font, width - 2 * margin)]
@@ -213,13 +211,3 @@ def _fitted(text: str, font: Font, width: int) -> str:
     while text and font.getlength(f"{text}…") > width:
         text = text[:-1]
     return f"{text}…"
-
-
-@lru_cache
-def text_font(size: int) -> Font:
-    """Return DejaVu Sans, which comes with matplotlib and has most alphabets; Pillow's font is ASCII only."""
-    spec = importlib.util.find_spec("matplotlib")  # only looked for: importing it takes long
-    folders = (spec.submodule_search_locations if spec else None) or ()
-    files = [Path(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf") for folder in folders]
-    found = next((file for file in files if file.is_file()), None)
-    return ImageFont.truetype(str(found), size) if found else ImageFont.load_default(size)

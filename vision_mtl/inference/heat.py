@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vision_mtl.inference.draw import CAPTION_BACKGROUND, caption_size, draw_image, text_font
+from vision_mtl.fonts import font_of_size
+from vision_mtl.inference.draw import CAPTION_BACKGROUND, caption_size, draw_image
 
 # From nothing to the strongest, RGB; the picture beneath is grey, so that colour means the map alone.
 RAISES = np.array([(150, 20, 20), (245, 90, 10), (255, 215, 60)], np.float32)
@@ -39,7 +40,7 @@ def scaled(heat: np.ndarray) -> np.ndarray:
 
 def legend(width: int, font_size: int, ends: tuple[str, str], signed: bool) -> np.ndarray:
     """Return a strip (height, width, 3) uint8: a bar of the colours between what its two ends mean."""
-    font = text_font(font_size)
+    font = font_of_size(font_size)
     margin = font_size // 2
     strip = Image.new("RGB", (width, round(font_size * 1.35) + margin), CAPTION_BACKGROUND)
     draw = ImageDraw.Draw(strip)

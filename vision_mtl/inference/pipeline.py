@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
@@ -21,11 +21,11 @@ from vision_mtl.data.loader import default_workers, start_worker
 from vision_mtl.errors import NumericsError
 from vision_mtl.inference.results import Result
 from vision_mtl.inference.samples import Chunks, Image, Reader, pixels_of
+from vision_mtl.inference.thresholds import Thresholds, call_present, keep
 from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.models.precision import mixed_precision
-from vision_mtl.structures import Detections, Prediction, Scalar
+from vision_mtl.structures import Prediction, Scalar
 
-DEFAULT_THRESHOLD = 0.3
 LOOK_AHEAD = 4  # batches among which images of equal size are sought
 
 
@@ -48,7 +48,7 @@ class Pipeline:
         resize: network-input size.
         device: where it runs.
         dtype: what the forward pass runs in.
-        threshold: detections below this score are left out.
+        thresholds: which detections are kept, and which labels are called present.
         batch_size: images at once.
         workers: decoding processes; None chooses, 0 decodes in this one.
         max_pixels: larger images are not read.
@@ -59,7 +59,7 @@ class Pipeline:
     resize: ResizeConfig
     device: torch.device
     dtype: torch.dtype
-    threshold: float = DEFAULT_THRESHOLD
+    thresholds: Thresholds = field(default_factory=Thresholds)
     batch_size: int = 8
     workers: int | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -127,7 +127,7 @@ class Pipeline:
             path=_path(read.image),
             size=read.sample.meta.size,
             predictions=predictions,
-            answers=self.model.describe(predictions),
+            answers=call_present(self.model.describe(predictions), self.thresholds),
             pixels=pixels_of(read.image, "image") if is_pixels else None,  # type: ignore[arg-type]
             max_pixels=self.max_pixels,
         )
@@ -148,18 +148,11 @@ class Pipeline:
                         f"head '{name}' answers '{meta.path}' with a number that is not finite; use another "
                         "checkpoint, or try training.precision=fp32"
                     )
+        names = {name: head.labels.names for name, head in self.model.named_heads().items()}
         return [
-            {name: kept(answers[i], self.threshold) for name, answers in predictions.items()}
+            keep({name: answers[i] for name, answers in predictions.items()}, self.thresholds, names)
             for i in range(len(samples))
         ]
-
-
-def kept(prediction: Prediction, threshold: float) -> Prediction:
-    """Return the prediction, of detections those whose score, as it is written, is at least `threshold`."""
-    if not isinstance(prediction, Detections):
-        return prediction
-    enough = prediction.scores.double().round(decimals=6) >= threshold
-    return Detections(prediction.boxes[enough], prediction.scores[enough], prediction.classes[enough])
 
 
 def _path(image: Image) -> str | None:

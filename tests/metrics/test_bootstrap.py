@@ -1,0 +1,74 @@
+"""Resampled figures: the identity is the metric itself, and a copy of an image is a copy."""
+
+import numpy as np
+import pytest
+
+from tests.metrics.test_detection import crowded, small, truth_of
+from vision_mtl.metrics.bootstrap import bootstrap_intervals, detection_intervals, weighted_aps
+from vision_mtl.metrics.detection import evaluate_detections
+from vision_mtl.metrics.regression import regression_metrics
+
+
+def test_each_image_once_is_the_metric():
+    for seed in range(3):
+        data, rows = crowded(seed)
+        truth = truth_of(data)
+        aps = weighted_aps(truth, rows, np.ones((1, 30), np.int64))
+        expected = evaluate_detections(truth, rows).metrics
+        assert {name: expected[name] for name in aps} == pytest.approx(
+            {name: values[0] for name, values in aps.items()}, abs=1e-12
+        )
+
+
+def test_a_weight_is_that_many_copies_of_an_image():
+    data, rows = crowded()
+    rows[:, 5] = np.random.default_rng(1).permutation(len(rows)) / len(rows)  # no ties between images
+    weights = np.random.default_rng(0).integers(0, 3, 30)
+    copies = {"categories": data["categories"], "images": [], "annotations": []}
+    copied = []
+    for image, weight in zip(data["images"], weights, strict=True):
+        for copy in range(weight):
+            name = image["id"] + 1000 * copy
+            copies["images"].append({**image, "id": name})
+            copies["annotations"] += [
+                {**a, "image_id": name} for a in data["annotations"] if a["image_id"] == image["id"]
+            ]
+            own = rows[rows[:, 0] == image["id"]].copy()
+            own[:, 0] = name
+            copied.append(own)
+    expected = evaluate_detections(truth_of(copies), np.concatenate(copied)).metrics
+    aps = weighted_aps(truth_of(data), rows, weights[None])
+    assert {name: values[0] for name, values in aps.items()} == pytest.approx(
+        {name: expected[name] for name in aps}, abs=1e-12
+    )
+
+
+def test_detection_intervals_hold_the_metric_and_are_seeded():
+    data, rows = crowded()
+    truth = truth_of(data)
+    intervals = detection_intervals(truth, rows, resamples=100)
+    assert intervals == detection_intervals(truth, rows, resamples=100)
+    assert intervals != detection_intervals(truth, rows, resamples=100, seed=1)
+    metrics = evaluate_detections(truth, rows).metrics
+    for name, interval in intervals.items():
+        assert interval.low < metrics[name] < interval.high
+    nothing = detection_intervals(truth_of({**small(), "annotations": []}), np.zeros((0, 7)), 10)
+    assert set(nothing.values()) == {None}
+
+
+def test_intervals_of_a_mean_have_its_standard_error():
+    targets = np.zeros(400)
+    values = np.random.default_rng(0).exponential(size=400)
+    interval = bootstrap_intervals(lambda rows: regression_metrics(values[rows], targets[rows]), 400)["MAE"]
+    error = 1.96 * values.std() / 20
+    assert (interval.low, interval.high) == pytest.approx(
+        (values.mean() - error, values.mean() + error), abs=0.02
+    )
+
+
+def test_nothing_to_draw_or_nothing_defined():
+    unlabelled = np.full(5, np.nan)
+    found = bootstrap_intervals(lambda rows: regression_metrics(unlabelled[rows], unlabelled[rows]), 0)
+    assert set(found.values()) == {None}
+    found = bootstrap_intervals(lambda rows: regression_metrics(np.zeros(5)[rows], unlabelled[rows]), 5, 3)
+    assert found["MAE"] is None
