@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.stress import annotations, checkpoints, images, malicious
+from tests.stress import annotations, checkpoints, images, invariances, malicious
 from tests.stress.annotation_corrections import CORRECTIONS
 from tests.stress.image_kinds import KINDS, Seen
 from tests.stress.malicious_files import HARMLESS, REFUSALS
 from tests.stress.verdicts import Hang, Refused, Tally, at_most
 from tests.stress.workplace import ROOT
+from tests.training.narrow import narrow_trunk
 from vision_mtl.data.images import BadImageError, read_image
 from vision_mtl.errors import DataError
 
@@ -140,3 +141,11 @@ def test_killed_runs() -> None:
 def test_damaged_checkpoints(capfd: pytest.CaptureFixture[str]) -> None:
     assert checkpoints.read_damaged(60, seed=1) == 0
     assert ": 60 found and the one before taken" in capfd.readouterr().out
+
+
+def test_invariances(capsys: pytest.CaptureFixture[str]) -> None:
+    with narrow_trunk():
+        code = invariances.check_invariances(8, only="shuffled")
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert re.match(r"5 invariances .*: 5 exact; 4 of 4 real changes noticed, 0 wrong", printed.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import re
@@ -246,11 +247,11 @@ class Loader:
                 if batch is not None:
                     read += 1
                     yield batch
-        except RuntimeError as error:
-            if not re.search(r"DataLoader worker \(pid|\(shm\)|shared memory", str(error)):
+        except (RuntimeError, OSError) as error:
+            if not _is_of_processes(error):
                 raise
             raise DataError(
-                f"a loader process died ({_cause(error)}). Most often memory ran out, or "
+                f"a loader process died or could not start ({_cause(error)}). Most often memory ran out, or "
                 "shared memory (/dev/shm; in a container: --shm-size=8g or --ipc=host). Try data.workers=0, "
                 "or fewer workers and a smaller data.prefetch."
             ) from error
@@ -263,7 +264,15 @@ class Loader:
         self.skipped.update((error.path, error.reason) for error in bad)
 
 
-def _cause(error: RuntimeError) -> str:
+def _is_of_processes(error: RuntimeError | OSError) -> bool:
+    """Return whether processes, or what they share, are what failed; the system counts their locks as files in
+    /dev/shm."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+    return re.search(r"DataLoader worker \(pid|\(shm\)|shared memory", str(error)) is not None
+
+
+def _cause(error: RuntimeError | OSError) -> str:
     """Return the line that says why: the first, or below "Caught RuntimeError in" the last."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines[0].startswith("Caught") else lines[0]

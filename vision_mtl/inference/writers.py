@@ -148,8 +148,8 @@ def write_drawing(path: Path, entry: dict[str, Any], classes: Mapping[int, int],
         kind = ".jpg"
         path = path.with_name(f"{path.name}.jpg")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(kind, drawn[..., ::-1])[1].tobytes())
+        with whole(path) as file:
+            file.write_bytes(cv2.imencode(kind, drawn[..., ::-1])[1].tobytes())
     except OSError as error:
         raise DataError(f"--output: cannot write '{path}': {error.strerror or error}") from error
 
