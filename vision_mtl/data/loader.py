@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import gc
+import multiprocessing
 import os
 import re
 import signal
@@ -25,6 +25,11 @@ from vision_mtl.data.sampling import draw_images, epoch_length, repeat_factors, 
 from vision_mtl.data.window import target_size
 from vision_mtl.errors import DataError
 from vision_mtl.structures import Batch
+
+CURE = (
+    "Most often memory ran out, or shared memory (/dev/shm; in a container: --shm-size=8g or --ipc=host). Try "
+    "data.workers=0, or fewer workers and a smaller data.prefetch."
+)
 
 
 class TrainingBatches:
@@ -188,6 +193,22 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
+def check_locks(workers: int) -> None:
+    """Raise DataError where the locks of `workers` loader processes cannot be made.
+
+    They are small files in shared memory. torch, where it can make some of them only, leaves half a loader
+    behind, whose end is a traceback on the terminal.
+    """
+    queues: list[Any] = []
+    try:
+        queues.extend(multiprocessing.Queue() for _ in range(workers + 4))  # one each, and what all share
+    except OSError as error:
+        raise DataError(f"loader processes could not be started ({error}). {CURE}") from error
+    finally:
+        for queue in queues:
+            queue.close()
+
+
 class Loader:
     """Batches from worker processes.
 
@@ -240,6 +261,8 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches; with `skip_bad` a batch of which no image can be read is left out too."""
         read, bad, self.taken = 0, [], 0
+        if self.loader.num_workers and self.loader._iterator is None:
+            check_locks(self.loader.num_workers)
         try:
             for batch, bad in self.loader:
                 self.taken += 1
@@ -247,14 +270,10 @@ class Loader:
                 if batch is not None:
                     read += 1
                     yield batch
-        except (RuntimeError, OSError) as error:
-            if not _is_of_processes(error):
+        except RuntimeError as error:
+            if not re.search(r"DataLoader worker \(pid|\(shm\)|shared memory", str(error)):
                 raise
-            raise DataError(
-                f"a loader process died or could not start ({_cause(error)}). Most often memory ran out, or "
-                "shared memory (/dev/shm; in a container: --shm-size=8g or --ipc=host). Try data.workers=0, "
-                "or fewer workers and a smaller data.prefetch."
-            ) from error
+            raise DataError(f"a loader process died ({_cause(error)}). {CURE}") from error
         if bad and not read:
             raise DataError(f"no image of any batch could be read; the last one: {bad[-1]}")
 
@@ -264,15 +283,7 @@ class Loader:
         self.skipped.update((error.path, error.reason) for error in bad)
 
 
-def _is_of_processes(error: RuntimeError | OSError) -> bool:
-    """Return whether processes, or what they share, are what failed; the system counts their locks as files in
-    /dev/shm."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
-    return re.search(r"DataLoader worker \(pid|\(shm\)|shared memory", str(error)) is not None
-
-
-def _cause(error: RuntimeError | OSError) -> str:
+def _cause(error: RuntimeError) -> str:
     """Return the line that says why: the first, or below "Caught RuntimeError in" the last."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines[0].startswith("Caught") else lines[0]

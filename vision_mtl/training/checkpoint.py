@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vision_mtl.errors import CheckpointError
-from vision_mtl.files import whole
+from vision_mtl.files import synchronise, whole
 
 FORMAT = 2
 SEAL = b"vision_mtl sha256 "  # and the digest of all that stands before it: the end of every file
@@ -38,6 +38,7 @@ def save_checkpoint(state: dict[str, Any], path: Path, keep: int = 1) -> None:
             with temporary.open("wb") as file:
                 file.write(content)
                 file.write(SEAL + hashlib.sha256(content).digest())
+            synchronise(temporary)  # a disk that is full may say so only now; the others stay as they are
             files = [path, *(path.with_name(f"{path.stem}.{i}{path.suffix}") for i in range(1, keep))]
             for newer, older in reversed(list(pairwise(files))):
                 if newer.exists():
