@@ -16,6 +16,7 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ def parts_of(document: Document, sizes: Sequence[int]) -> list[Document]:
     """Return the document in parts of so many images, the last one with those that are left."""
     ends = [0, *(sum(sizes[: i + 1]) for i in range(len(sizes))), len(document["images"])]
     parts = []
-    for start, end in zip(ends[:-1], ends[1:], strict=True):
+    for start, end in pairwise(ends):
         ids = {image["id"] for image in document["images"][start:end]}
         parts.append(
             {

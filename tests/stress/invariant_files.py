@@ -1,4 +1,4 @@
-"""An annotation file said in other words: same images, same objects, same classes; and controls, which differ."""
+"""An annotation file said in other words: same images, objects and classes; and controls, which differ."""
 
 from __future__ import annotations
 

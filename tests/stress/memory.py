@@ -2,9 +2,9 @@
 
 python -m tests.stress.memory [--epochs 200] [--images 64] [--workers 2]
 
-A process's proportional set size (PSS, `man proc_pid_smaps`) counts a page that n processes share as 1/n. It is
-read after every epoch and summed over the loader processes. It is flat where the mean of the last quarter of the
-epochs is at most 4 MiB a process above that of the quarter before the middle; the first epochs only warm up.
+A process's proportional set size (PSS, `man proc_pid_smaps`) counts a page that n processes share as 1/n.
+It is read after every epoch and summed over the loader processes. It is flat where the mean of the last
+quarter of the epochs is at most 4 MiB a process above that of the second one; the first only warms up.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def sizes_by_epoch(dataset: Dataset, workers: int, epochs: int) -> list[int]:
 
 
 def growth(sizes: Sequence[int]) -> int:
-    """Return the mean of the last quarter less that of the quarter before the middle, in bytes."""
+    """Return the mean of the last quarter less that of the second one, in bytes."""
     quarter = max(1, len(sizes) // 4)
     before, last = sizes[quarter : 2 * quarter], sizes[-quarter:]
     return sum(last) // len(last) - sum(before) // len(before)

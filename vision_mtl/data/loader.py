@@ -27,8 +27,8 @@ from vision_mtl.errors import DataError
 from vision_mtl.structures import Batch
 
 CURE = (
-    "Most often memory ran out, or shared memory (/dev/shm; in a container: --shm-size=8g or --ipc=host). Try "
-    "data.workers=0, or fewer workers and a smaller data.prefetch."
+    "Most often memory ran out, or shared memory (/dev/shm; in a container: --shm-size=8g or --ipc=host). "
+    "Try data.workers=0, or fewer workers and a smaller data.prefetch."
 )
 
 

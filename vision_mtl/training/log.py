@@ -35,7 +35,7 @@ class _StrictHandler(logging.FileHandler):
     """A log file that must be written: by itself logging prints a traceback and goes on."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        raise  # noqa: PLE0704 (within an except block of the caller)
+        raise  # it is called where the error is handled
 
 
 class MetricsLog:
