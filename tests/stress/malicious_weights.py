@@ -147,10 +147,9 @@ def refused_everywhere(path: Path) -> None:
 
 
 def message(field: int, content: bytes) -> bytes:
-    """Return a field of a protobuf message that holds bytes or a message (https://protobuf.dev: wire type 2)."""
-    length = (
-        bytes([len(content) & 127 | 128, len(content) >> 7]) if len(content) > 127 else bytes([len(content)])
-    )
+    """Return a field of a protobuf message that holds bytes or a message (wire type 2), below 16 KiB."""
+    high, low = divmod(len(content), 128)
+    length = bytes([low | 128, high]) if high else bytes([low])
     return bytes([field << 3 | 2]) + length + content
 
 
