@@ -2,7 +2,7 @@
 
 Exit code 1 says that something has to be mended; what and how is in the table.
 
-example:
+examples:
   python tools/doctor.py
 """
 
@@ -17,10 +17,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from vision_mtl.errors import run_command
 
 
-def main() -> int:
-    argparse.ArgumentParser(
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    parse_arguments()
     from vision_mtl.commands.doctor import run_doctor
 
     return run_doctor()

@@ -41,12 +41,14 @@ def read_values(head: str, source: LabelSource, index: AnnotationIndex, root: Pa
     names = _file_names(index)
     numbers = source.kind == "scalar"
     cells = read_column(head, root / str(source.file), str(source.column), names, numbers)
-    return [
-        [part.strip() for part in cell.split("|") if part.strip()]
-        if source.kind == "several" and isinstance(cell, str)
-        else cell
-        for cell in cells
-    ]
+    if source.kind != "several":
+        return list(cells)
+    return [several(cell) if isinstance(cell, str) else cell for cell in cells]
+
+
+def several(cell: str) -> list[str]:
+    """Return the labels of a csv cell that holds any number of them, with `|` between."""
+    return [part.strip() for part in cell.split("|") if part.strip()]
 
 
 def image_targets(

@@ -58,6 +58,20 @@ def read_column(
     return [values.get(name) for name in names]
 
 
+def column_names(file: Path) -> list[str]:
+    """Return the columns that a file has beside `file_name`.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            header = [name.strip() for name in next(csv.reader(stream, strict=True), [])]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: cannot read the header ({error}); expected a csv file in UTF-8") from error
+    return [name for name in header if name != "file_name"]
+
+
 def has_rows(head: str, file: Path, column: str, names: Sequence[str]) -> bool:
     """Return whether the file has a row for any of the images; arguments and errors as for `read_column`."""
     return bool(_cells(f"{file}: head '{head}'", file, column, set(names)))

@@ -54,6 +54,7 @@ class MultilabelConfig(ImageHeadConfig, tag="multilabel", kw_only=True):
     class_weights: dict[str, float] | str | None = None
 
     def check(self, name: str) -> None:
+        """Raise ConfigError for a threshold, a focus or a margin out of range; `name` is the head's."""
         super().check(name)
         if not 0 <= self.threshold <= 1:
             raise ConfigError(f"heads.{name}.threshold: found {self.threshold}, expected 0 to 1")

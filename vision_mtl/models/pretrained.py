@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
 from torchvision.models import get_model_weights
 
 from vision_mtl.errors import CheckpointError
@@ -9,6 +12,12 @@ from vision_mtl.models.trunk import Trunk, TrunkConfig
 from vision_mtl.models.weight_files import download, is_counter, is_state_dict, read_torch_file
 
 FORMS = "'imagenet', null, or the path of a torchvision ResNet state dict (.pth)"
+
+
+def weights_are_here(name: str) -> bool:
+    """Return whether torch's cache has the `imagenet` weights of a ResNet, which then need no network."""
+    url = get_model_weights(name).DEFAULT.url
+    return Path(torch.hub.get_dir(), "checkpoints", Path(url).name).is_file()
 
 
 def load_trunk_weights(trunk: Trunk, config: TrunkConfig) -> list[str]:

@@ -43,6 +43,7 @@ def optimizer_step(run: Run, batches: Sequence[Batch], compare: bool = False) ->
     finite: list[Tensor] = []
 
     def parts() -> Iterator[dict[str, Tensor]]:
+        """Yield each batch's losses by task, each (), one graph at a time."""
         nonlocal losses, conflict
         for i, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             terms = batch_losses(run, batch)

@@ -61,7 +61,8 @@ def measure_start(sizes: StartSizes, device: torch.device, folder: Path) -> list
     for i in range(sizes.rounds):
         output = folder / f"answers-{i}"
         infer = ["infer.py", str(folder / "images"), "--checkpoint", str(checkpoint), "--output", str(output)]
-        infer += ["--set", f"data.resize.shorter={sizes.shorter}", "--set", f"training.device={device.type}"]
+        resize = f"data.resize={{shorter: {sizes.shorter}, longer: {sizes.shorter * 5 // 3}}}"
+        infer += ["--set", resize, "--set", f"training.device={device.type}"]
         seconds[HELP].append(seconds_of(["train.py", "--help"], None))
         seconds[FIRST].append(seconds_of(infer, output / "predictions.json"))
     figures = [figure(name, "ours", timing_of(values)) for name, values in seconds.items()]
