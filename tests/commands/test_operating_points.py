@@ -124,8 +124,8 @@ def test_stored_nonsense_is_refused(checkpoint: Path) -> None:
 
 def test_nothing_to_find_or_nowhere_to_store_it(checkpoint: Path, tmp_path: Path) -> None:
     config = open_checkpoint(checkpoint).config
-    with pytest.raises(ConfigError, match=r"'fcos\.yaml' is a config"):
-        check_wanted("fcos.yaml", config, is_checkpoint=False)
+    with pytest.raises(ConfigError, match=r"'fcos\.yaml' is no checkpoint of a run"):
+        check_wanted("fcos.yaml", config, is_of_run=False)
     config.heads = {}
     with pytest.raises(ConfigError, match="expected a detection or multilabel head"):
-        check_wanted("best.pt", config, is_checkpoint=True)
+        check_wanted("best.pt", config, is_of_run=True)

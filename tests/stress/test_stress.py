@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from tests.stress import annotations, checkpoints, images, inference, malicious
+from tests.stress import annotations, checkpoints, images, inference, invariances, malicious, memory
 from tests.stress.annotation_corrections import CORRECTIONS
 from tests.stress.image_kinds import KINDS, Seen
 from tests.stress.malicious_files import HARMLESS, REFUSALS
 from tests.stress.verdicts import Hang, Refused, Tally, at_most
 from tests.stress.workplace import ROOT
+from tests.training.narrow import narrow_trunk
+from vision_mtl.data.dataset import Dataset, Sample
 from vision_mtl.data.images import BadImageError, read_image
 from vision_mtl.errors import DataError
 
@@ -169,3 +172,42 @@ def test_growing_memory_is_noticed() -> None:
     assert inference.Watched(0, [10**9] * 100).growth() == 0
     assert inference.Watched(0, [0] * 25 + [10**9] * 75).growth() == 0  # while it warms up
     assert inference.Watched(0, [10**9 + 10**6 * i for i in range(100)]).growth() > inference.GROWTH
+
+
+def test_invariances(capsys: pytest.CaptureFixture[str]) -> None:
+    with narrow_trunk():
+        code = invariances.check_invariances(8, only="shuffled")
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert re.match(r"4 invariances .*: 4 hold; 4 of 4 real changes noticed, 0 wrong", printed.out)
+
+
+needs_smaps = pytest.mark.skipif(
+    not Path("/proc/self/smaps_rollup").exists(), reason="no /proc/<pid>/smaps_rollup on this system"
+)
+
+
+@needs_smaps
+def test_memory_of_loader_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    code = memory.watch(epochs=12, images=16, workers=1)
+    assert code == 0, capsys.readouterr().err
+
+
+class Leaking(torch.utils.data.Dataset):
+    """Holds on to 1 MiB a sample."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset, self.held = dataset, []
+
+    def sizes(self) -> np.ndarray:
+        return self.dataset.sizes()
+
+    def __getitem__(self, key: tuple[int, int, int]) -> Sample | BadImageError:
+        self.held.append(np.ones(2**20, np.uint8))
+        return self.dataset[key]
+
+
+@needs_smaps
+def test_memory_that_grows_is_noticed(tmp_path: Path) -> None:
+    leaking = Leaking(memory.small_set(tmp_path / "set", 16))
+    assert memory.growth(memory.sizes_by_epoch(leaking, 1, 8)) > 2 * memory.GROWTH

@@ -24,6 +24,7 @@ from vision_mtl.files import whole
 from vision_mtl.heads.evaluation import DetectionMetric, MultilabelMetric, SingleLabelMetric
 from vision_mtl.metrics.operating_point import Goal
 from vision_mtl.models.precision import resolve_precision
+from vision_mtl.models.shared_file import is_shared
 from vision_mtl.models.vocabulary import label_infos, label_sources, trained_categories
 from vision_mtl.reporting.report.summary import read_baseline
 from vision_mtl.reporting.tables import heads_table, per_class_table, text
@@ -46,10 +47,11 @@ def evaluate_checkpoint(
     """Evaluate as `tools/evaluate.py` does: print the table, write metrics, detections and report.
 
     Args:
-        path: `best.pt` or `last.pt` of a run; or a config (.yaml) whose `weights` are evaluated untrained.
+        path: `best.pt` or `last.pt` of a run; what `tools/export.py` made of one (.safetensors); or a config
+            (.yaml) whose `weights` are evaluated untrained.
         overrides: `key=value` changes to the config.
         split: `train`, `val` or `test`.
-        output: the folder; None for the run's, or `runs/` for a config.
+        output: the folder; None for one in the run's, or in `runs/` where it is of none.
         per_class: print a table of classes for each head that has them.
         goal: what thresholds to find and store with the checkpoint; None for none.
         baseline: an earlier metrics.json that the report compares with; None for the one that the folder
@@ -59,19 +61,22 @@ def evaluate_checkpoint(
         VisionMTLError: a wrong checkpoint, config, override, split or data set.
     """
     start_logging()
+    is_of_run = not is_config(path) and not is_shared(path)
+    run = Path(path).resolve().parent.parent
+    default = (
+        run / f"evaluation-{split}" if is_of_run else Path("runs", f"evaluation-{Path(path).stem}-{split}")
+    )
     if is_config(path):
         config = load_config(path, overrides)
         sources = open_sources(config.data, split, label_sources(config.heads))
         trained = open_weights(path, config, label_infos(config.heads, sources))
-        default = Path("runs") / f"evaluation-{Path(path).stem}-{split}"
     else:
         trained = open_checkpoint(path, overrides)
-        default = Path(path).resolve().parent.parent / f"evaluation-{split}"
     folder = output or default
     earlier, compared = find_baseline(baseline, folder)
     config = trained.config
     if goal is not None:
-        check_wanted(path, config, is_checkpoint=not is_config(path))
+        check_wanted(path, config, is_of_run)
     source = open_evaluation(
         config.data,
         split,
@@ -111,7 +116,7 @@ def evaluate_checkpoint(
         split,
         step=trained.progress.step,
         checkpoint=None if is_config(path) else Path(path),
-        run=folder if is_config(path) else Path(path).resolve().parent.parent,
+        run=run if is_of_run else folder,
         baseline=earlier,
         compared=compared,
     )

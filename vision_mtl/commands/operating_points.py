@@ -37,12 +37,12 @@ class StoredPoints(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     thresholds: dict[str, dict[str, float]]
 
 
-def check_wanted(path: str, config: Config, is_checkpoint: bool) -> None:
+def check_wanted(path: str, config: Config, is_of_run: bool) -> None:
     """Raise ConfigError, before any work, where there is nothing to find or nowhere to store it."""
-    if not is_checkpoint:
+    if not is_of_run:
         raise ConfigError(
-            f"--operating-points: '{path}' is a config, and thresholds are stored with a checkpoint; give "
-            "the best.pt or last.pt of a run"
+            f"--operating-points: '{path}' is no checkpoint of a run, with which thresholds are stored; give "
+            "its best.pt or last.pt (tools/export.py takes them along)"
         )
     kinds = {name: head.label_source() for name, head in config.heads.items()}
     if not any(source is None or source.kind == "several" for source in kinds.values()):
@@ -98,4 +98,4 @@ def stored_points(state: dict[str, Any]) -> StoredPoints | None:
     Raises:
         msgspec.ValidationError: it holds something else.
     """
-    return msgspec.convert(state[KEY], StoredPoints) if KEY in state else None
+    return msgspec.convert(state.get(KEY), StoredPoints | None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import logging
 import random
@@ -43,6 +44,8 @@ from vision_mtl.training.evaluation import check_best, evaluate
 from vision_mtl.training.log import start_logging
 from vision_mtl.training.run import BEST, LAST, Run
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
+
 logger = logging.getLogger(__name__)
 
 
@@ -76,6 +79,20 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raise ConfigError where the run folder cannot be written to: full, read-only, a quota, a limit."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise ConfigError(
+            f"--output '{folder}': cannot write: {error}; free some space or make it writable and add "
+            "--resume, or choose another --output"
+        ) from error
+
+
+@contextmanager
 def sole_user(folder: Path) -> Iterator[None]:
     """Hold a run folder against other processes, as long as this one lives at most.
 
@@ -85,7 +102,7 @@ def sole_user(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("a") as file:
         try:
             lock(file)
-        except OSError as error:
+        except (BlockingIOError, PermissionError) as error:  # as lockf says it, depending on the system
             raise ConfigError(
                 f"--output '{folder}' is in use by another process; wait for it, or choose another folder"
             ) from error
@@ -264,7 +281,7 @@ def train_from_config(
     if config.training.compile:
         compile_network(run.model, frozen=False)
     make_folder(folder)  # only now: nothing is written before all of the input has proved good
-    with sole_user(folder):
+    with writing(folder), sole_user(folder):
         return finish(run, config, data, started_from, resume, changed)
 
 

@@ -28,9 +28,16 @@ def start_logging(file: Path | None = None) -> None:
     terminal.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(terminal)
     if file is not None:
-        written = logging.FileHandler(file, encoding="utf-8")
+        written = _StrictHandler(file, encoding="utf-8")
         written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(written)
+
+
+class _StrictHandler(logging.FileHandler):
+    """A log file that must be written: by itself logging prints a traceback and goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        raise  # it is called where the error is handled
 
 
 def peak_memory(device: torch.device) -> float | None:
