@@ -29,14 +29,17 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", help="best.pt or last.pt of a run, or a config with weights")
+    parser.add_argument(
+        "checkpoint",
+        help="best.pt or last.pt of a run, a .safetensors of export.py, or a config with weights",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="default: val")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="where to write (default: <run>/evaluation-<split>, runs/evaluation-<config>-<split>)",
+        help="where to write (default: <run>/evaluation-<split>; of no run: runs/evaluation-<name>-<split>)",
     )
     parser.add_argument(
         "--baseline",

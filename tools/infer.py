@@ -101,7 +101,7 @@ def parse_arguments() -> argparse.Namespace:
         "--checkpoint",
         required=True,
         metavar="C",
-        help="best.pt or last.pt of a run, or a config with COCO weights",
+        help="best.pt or last.pt of a run, a .safetensors of export.py, or a config with COCO weights",
     )
     add_outputs(parser)
     parser.add_argument(

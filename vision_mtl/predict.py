@@ -44,7 +44,8 @@ class Predictor:
         overrides: Sequence[str] = (),
         compiled: bool = False,
     ) -> Predictor:
-        """Open `best.pt` or `last.pt` of a run, or a config (.yaml) with COCO weights.
+        """Open `best.pt` or `last.pt` of a run, a .safetensors that `tools/export.py` made of one, or a
+        config (.yaml) with COCO weights.
 
         Args:
             path: the file.

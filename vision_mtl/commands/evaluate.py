@@ -63,16 +63,14 @@ def evaluate_checkpoint(
     start_logging()
     is_of_run = not is_config(path) and not is_shared(path)
     run = Path(path).resolve().parent.parent
-    default = (
-        run / f"evaluation-{split}" if is_of_run else Path("runs", f"evaluation-{Path(path).stem}-{split}")
-    )
+    own = f"evaluation-{split}" if is_of_run else f"evaluation-{Path(path).stem}-{split}"
+    folder = output or (run if is_of_run else Path("runs")) / own
     if is_config(path):
         config = load_config(path, overrides)
         sources = open_sources(config.data, split, label_sources(config.heads))
         trained = open_weights(path, config, label_infos(config.heads, sources))
     else:
         trained = open_checkpoint(path, overrides)
-    folder = output or default
     earlier, compared = find_baseline(baseline, folder)
     config = trained.config
     if goal is not None:
