@@ -1,7 +1,8 @@
-"""A tiny untrained network with all kinds of heads, and pictures for it."""
+"""A tiny untrained network with all kinds of heads, pictures for it, and the tool with its narrow trunk."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,12 @@ from vision_mtl.inference.thresholds import Thresholds
 from vision_mtl.models.multitask import build_model
 from vision_mtl.training.checkpoint import save_checkpoint
 
+INFER = [
+    sys.executable,
+    "-c",
+    "import runpy\nfrom tests.training.narrow import narrow_trunk\n"
+    "with narrow_trunk():\n    runpy.run_path('tools/infer.py', run_name='__main__')",
+]
 HEADS = {
     "objects": {"type": "fcos", "depth": 1},
     "kind": {"type": "classification", "source": "attribute", "field": "kind"},

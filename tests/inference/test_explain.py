@@ -2,18 +2,14 @@
 
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from vision_mtl.config import config_from_tree
-from vision_mtl.data.config import ResizeConfig
-from vision_mtl.errors import ConfigError
 from vision_mtl.heads.base import LabelInfo
 from vision_mtl.inference.explain import (
     CellMap,
@@ -23,10 +19,7 @@ from vision_mtl.inference.explain import (
     explainable_features,
     image_scores,
 )
-from vision_mtl.inference.explainer import Explainer
 from vision_mtl.inference.heat import lay_over, scaled
-from vision_mtl.inference.pipeline import Pipeline
-from vision_mtl.inference.thresholds import Thresholds
 from vision_mtl.models.folding import for_inference
 from vision_mtl.models.multitask import MultiTaskModel, build_model
 from vision_mtl.structures import Detections, Features, ImageMeta
@@ -36,7 +29,6 @@ SIZES = torch.tensor([[64, 96]])
 LABELS = {
     "objects": LabelInfo(("bolt", "nut"), (3, 7)),
     "kind": LabelInfo(("clean", "dirty")),
-    "presence": LabelInfo(("bolt", "nut/left", "nut:left")),
     "count": LabelInfo(mean=2.0, std=1.5),
 }
 KIND = {"type": "classification", "source": "attribute", "field": "kind"}
@@ -281,76 +273,3 @@ def test_overlay_colours() -> None:
     assert drawn[0, 2, 0] > 200 > drawn[0, 2, 2]  # raises: red to yellow
     assert scaled(np.array([-4.0, 2.0])).tolist() == [-1.0, 0.5]
     assert scaled(np.zeros(2)).tolist() == [0.0, 0.0]
-
-
-def explainer(model: MultiTaskModel, folder: Path, head: str, label: str | None = None) -> Explainer:
-    resize = ResizeConfig(shorter=64, longer=96)
-    pipeline = Pipeline(model, resize, torch.device("cpu"), FP32, Thresholds(0.0), workers=0)
-    return Explainer(pipeline, head, label, folder)
-
-
-@pytest.fixture(scope="module")
-def everything() -> MultiTaskModel:
-    presence = {"type": "multilabel", "source": "boxes", "threshold": 0.0}
-    return network(
-        {"objects": {**FCOS, "max_detections": 3}, "kind": KIND, "presence": presence, "count": COUNT}
-    )
-
-
-def files_of(made: Explainer, path: Path, shown: str) -> list[str]:
-    (result,) = made.pipeline.stream([str(path)])
-    count = made.write(result, shown)
-    files = sorted(file.relative_to(made.folder).as_posix() for file in made.folder.rglob("*.*"))
-    assert len(files) == count
-    return files
-
-
-def test_pictures_are_named_by_head_and_class(everything: MultiTaskModel, tmp_path: Path) -> None:
-    path = tmp_path / "grey.png"
-    assert cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (40, 90), np.uint8))
-    assert files_of(explainer(everything, tmp_path / "count", "count"), path, "a/x.webp") == [
-        "count/a/x.webp.jpg"
-    ]
-    assert files_of(explainer(everything, tmp_path / "kind", "kind", "dirty"), path, "x.png") == [
-        "kind/x-dirty.png"
-    ]
-    # Two names that make one file name are told apart by the class's number.
-    assert files_of(explainer(everything, tmp_path / "presence", "presence"), path, "x.jpg") == [
-        "presence/x-bolt.jpg",
-        "presence/x-nut_left-1.jpg",
-        "presence/x-nut_left-2.jpg",
-    ]
-    names = files_of(explainer(everything, tmp_path / "objects", "objects"), path, "x.png")
-    assert set(names) <= {"objects/x-bolt.png", "objects/x-nut.png"}
-    assert names
-    drawn = cv2.imread(str(tmp_path / "objects" / names[0]))
-    assert drawn.shape[1] == 8 * 90  # enlarged, as drawings are
-    assert drawn.shape[0] > 8 * 40 + 30  # with a caption and a legend
-
-
-def test_without_an_answer_there_is_no_picture(everything: MultiTaskModel, tmp_path: Path) -> None:
-    path = tmp_path / "x.png"
-    assert cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
-    made = explainer(everything, tmp_path / "out", "objects")
-    made = replace(made, pipeline=replace(made.pipeline, thresholds=Thresholds(1.0)))
-    assert files_of(made, path, "x.png") == []
-    assert not made.folder.exists()
-
-
-@pytest.mark.parametrize(
-    ("head", "label", "message"),
-    [
-        ("kindd", None, r"--explain: found 'kindd', expected .*objects, kind, presence, count.*mean 'kind'"),
-        (
-            "kind",
-            "dirt",
-            r"--explain-class: found 'dirt', expected one of clean, dirty; did you mean 'dirty'",
-        ),
-        ("count", "bolt", r"head 'count' answers with a number"),
-    ],
-)
-def test_unknown_heads_and_classes(
-    everything: MultiTaskModel, tmp_path: Path, head: str, label: str | None, message: str
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        explainer(everything, tmp_path, head, label)

@@ -42,6 +42,7 @@ def test_json_and_csv_say_what_the_lines_say(checkpoint: str, tmp_path: Path) ->
     assert content == {
         "checkpoint": checkpoint,
         "threshold": 0.0,
+        "operating_points": {},
         "ignored": 0,
         "images": answered,
         "skipped": skipped,

@@ -12,7 +12,7 @@ import cv2
 import pytest
 import torch
 
-from tests.inference.networks import picture, pipeline
+from tests.inference.networks import INFER, picture, pipeline
 from vision_mtl.commands.infer import infer_with_checkpoint
 from vision_mtl.errors import CheckpointError, DataError, NumericsError
 from vision_mtl.inference.files import find_images
@@ -164,7 +164,7 @@ def test_the_threshold_drops_detections_but_no_labels(checkpoint: str, tmp_path:
 
 @pytest.mark.skipif(not ODD_IMAGES.is_dir(), reason="../shared/data/odd_images is not here")
 def test_odd_images(checkpoint: str, tmp_path: Path) -> None:
-    command = [sys.executable, "tools/infer.py", str(ODD_IMAGES), "--checkpoint", checkpoint]
+    command = [*INFER, str(ODD_IMAGES), "--checkpoint", checkpoint]
     done = subprocess.run(
         [*command, "--output", str(tmp_path), "--set", "data.workers=1"],
         capture_output=True,
@@ -180,45 +180,3 @@ def test_odd_images(checkpoint: str, tmp_path: Path) -> None:
     assert len(content["images"]) + len(content["skipped"]) == len(list(ODD_IMAGES.iterdir())) - 2
     assert len(content["skipped"]) == 11
     assert content["ignored"] == 2
-
-
-def test_explanations_lie_beside_answers_that_stay_the_same(
-    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    images = tmp_path / "in"
-    picture(images / "a.png", 48, 80)
-    (images / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    written = {}
-    for name, asked in {"plain": (None, None), "explained": ("presence", "nut")}.items():
-        out = tmp_path / name
-        infer_with_checkpoint(
-            [str(images)], checkpoint, out, 0.3, False, False, explain=asked[0], explain_class=asked[1]
-        )
-        written[name] = (out / "predictions.json").read_text()
-    assert written["plain"] == written["explained"]
-    found = list((tmp_path / "explained").rglob("*.png"))
-    assert found == [tmp_path / "explained/explain/presence/a-nut.png"]
-    capsys.readouterr()
-    infer_with_checkpoint([str(images)], checkpoint, tmp_path / "none", 1.0, False, False, explain="objects")
-    assert "--explain: no answer to explain in a.png" in capsys.readouterr().out
-    assert not (tmp_path / "none/explain").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--explain", "object"], "expected one of the network's heads: objects, kind, presence, count"),
-        (["--explain-class", "nut"], "expected --explain HEAD"),
-        (["--explain", "kind", "--compile"], "leave out --compile"),
-    ],
-)
-def test_what_cannot_be_explained(
-    checkpoint: str, tmp_path: Path, arguments: list[str], message: str
-) -> None:
-    image, out = picture(tmp_path / "a.png", 48, 80), tmp_path / "out"
-    command = [sys.executable, "tools/infer.py", str(image), "--checkpoint", checkpoint, "--output", str(out)]
-    done = subprocess.run([*command, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not out.exists()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.inference.networks import picture
+from tests.inference.networks import INFER, picture
 from vision_mtl.commands.infer import infer_with_checkpoint
 from vision_mtl.errors import ConfigError, DataError
 from vision_mtl.inference.pipeline import Pipeline
@@ -99,6 +99,8 @@ def test_other_settings_are_refused(checkpoint: str, images: Path, tmp_path: Pat
         infer(images, checkpoint, out, resume=True, threshold=0.5, formats=("json",))
     with pytest.raises(DataError, match="formats was"):
         infer(images, checkpoint, out, resume=True, formats=("csv",))
+    with pytest.raises(DataError, match="explain was None and is 'kind'"):
+        infer(images, checkpoint, out, resume=True, formats=("json",), explain="kind")
     assert contents(out) == before
 
 
@@ -171,7 +173,7 @@ def test_a_signal_leaves_a_run_that_goes_on(checkpoint: str, tmp_path: Path, num
     for link in range(3000):
         os.link(image, tmp_path / "in" / f"{link}.png")
     out = tmp_path / "out"
-    command = [sys.executable, "tools/infer.py", str(tmp_path / "in"), "--checkpoint", checkpoint]
+    command = [*INFER, str(tmp_path / "in"), "--checkpoint", checkpoint]
     command += ["--output", str(out), "--format", "json", "--set", "data.workers=1"]
     process = subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -93,7 +93,7 @@ def infer_with_checkpoint(
     }
     make_folder(output)
     with sole_user(output), deferred_signals() as stop:
-        run = InferenceRun(found, outputs, pipeline, Record(output, settings), Summary(), explainer)
+        run = InferenceRun(found, outputs, pipeline, Record(output, settings), explainer)
         return run.answer(resume, stop)
 
 
@@ -123,8 +123,8 @@ class InferenceRun:
         outputs: what is written.
         pipeline: what answers.
         record: what is resumed.
-        summary: of all lines of the record.
         explainer: writes what speaks for the answers, if that is asked for.
+        summary: of all lines of the record.
         unexplained: images in which it found nothing to explain.
     """
 
@@ -132,8 +132,8 @@ class InferenceRun:
     outputs: Outputs
     pipeline: Pipeline
     record: Record
-    summary: Summary
     explainer: Explainer | None = None
+    summary: Summary = field(default_factory=Summary)
     unexplained: list[str] = field(default_factory=list)
 
     def answer(self, resume: bool, stop: Stop) -> int:
@@ -150,12 +150,14 @@ class InferenceRun:
             done = self.record.resume(self.summary.add)
         else:
             self.record.start(overwrite=self.outputs.video is not None)
+        both = zip(self.found.paths, self.found.names, strict=True)
+        todo = [(path, name) for path, name in both if path not in done]
         started, new = time.perf_counter(), 0
         skipped: list[str] = []
-        total = self.outputs.video.announced if self.outputs.video else len(self.found.paths) - len(done)
+        total = self.outputs.video.announced if self.outputs.video else len(todo)
         with progress_bar() as progress, self.record.lines() as lines, self.outputs.film() as film:
             bar = progress.add_task("predicting", total=total or None, note="")
-            for result, name in self._results(done):
+            for result, name in self._results(todo):
                 if result.size is not None:
                     self.outputs.add(result, name, film)
                     if self.explainer and not self.explainer.write(result, name):
@@ -178,14 +180,12 @@ class InferenceRun:
         self._print([*said, *missing, *skipped, *self._nothing_explained()], new, seconds, rate)
         return self.summary.skipped + len(missing)
 
-    def _results(self, done: set[str]) -> Iterator[tuple[Result, str]]:
-        """Yield the results that the record does not have, with the names of their files."""
+    def _results(self, todo: Sequence[tuple[str, str]]) -> Iterator[tuple[Result, str]]:
+        """Yield the results of these files, or of all frames of the video, with the names of their pictures."""
         if self.outputs.video is not None:
             for result in self.outputs.video.answer(self.pipeline):
                 yield result, f"{result.frame:06d}.jpg"
             return
-        both = zip(self.found.paths, self.found.names, strict=True)
-        todo = [(path, name) for path, name in both if path not in done]
         results = self.pipeline.stream([path for path, _ in todo])
         for result, (_, name) in zip(results, todo, strict=True):
             yield result, name
