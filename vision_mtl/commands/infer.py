@@ -181,7 +181,7 @@ class InferenceRun:
         return self.summary.skipped + len(missing)
 
     def _results(self, todo: Sequence[tuple[str, str]]) -> Iterator[tuple[Result, str]]:
-        """Yield the results of these files, or of all frames of the video, with the names of their pictures."""
+        """Yield the results of the files, or of all frames of the video, with the names of their pictures."""
         if self.outputs.video is not None:
             for result in self.outputs.video.answer(self.pipeline):
                 yield result, f"{result.frame:06d}.jpg"
