@@ -98,4 +98,5 @@ def stored_points(state: dict[str, Any]) -> StoredPoints | None:
     Raises:
         msgspec.ValidationError: it holds something else.
     """
-    return msgspec.convert(state.get(KEY), StoredPoints | None)
+    found = state.get(KEY)
+    return None if found is None else msgspec.convert(found, StoredPoints)
