@@ -224,7 +224,7 @@ class InferenceRun:
         if points is not None and self.pipeline.thresholds.classes:
             print(f"  thresholds per class as stored with the checkpoint: {points.goal} on {points.split}")
         if self.found.ignored:
-            print(f"  {self.found.ignored} files ignored, which are no images")
+            print(f"  files ignored, which are no images: {self.found.ignored}")
         for line in said:
             print(printable(f"  {line}"))
         if self.summary.skipped > SHOWN_SKIPPED:

@@ -101,6 +101,7 @@ class Explainer:
         features = explainable_features(model, batch.images, batch.sizes, dtype)
         scores = image_scores(model, self.head, features, dtype)
         image = result.image()
+        quantity = "value" if isinstance(result.predictions[self.head], Scalar) else "logit"
         for path, (place, caption, name) in asked.items():
             found = explain(scores[place], features)
             rest = found.score - found.total
@@ -108,7 +109,7 @@ class Explainer:
             picture = heat_picture(
                 image,
                 scaled(found.heat(image.shape[:2])),
-                (caption, f"score {sums}"),
+                (caption, f"{quantity} {sums}"),
                 (f"lowers {name}", f"raises {name}"),
                 signed=True,
                 boxes=NO_BOXES,

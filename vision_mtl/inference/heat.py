@@ -83,4 +83,6 @@ def heat_picture(
         (H', W', 3) uint8 RGB.
     """
     drawn = draw_image(lay_over(image, strength), boxes, texts, classes, caption)
-    return np.concatenate([drawn, legend(drawn.shape[1], caption_size(drawn.shape), ends, signed)])
+    width = drawn.shape[1]
+    enlarged = (image.shape[0] * width // image.shape[1], width)  # the picture without its caption
+    return np.concatenate([drawn, legend(width, caption_size(enlarged), ends, signed)])
