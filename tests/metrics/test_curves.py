@@ -16,6 +16,7 @@ from vision_mtl.metrics.detection_curves import (
 )
 from vision_mtl.metrics.label_curves import (
     confusion_matrix,
+    missed_and_added,
     multilabel_calibration,
     multilabel_curves,
     residuals,
@@ -128,6 +129,13 @@ def test_multilabel_masks_unknown_labels():
     assert only.false_positive_rate is None
     assert only.auc is None
     assert only.ap == 1
+
+
+def test_labels_missed_and_added():
+    targets = np.array([[1, 1], [0, 0], [1, NAN], [1, 1]])
+    # From 0.6: the first is said of all but the third image, the second of the third alone, which is unknown.
+    missed, added = missed_and_added(SCORES, targets, 0.6)
+    assert (missed.tolist(), added.tolist()) == ([1, 2], [1, 0])
 
 
 def test_nothing_labelled():

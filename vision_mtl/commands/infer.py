@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from vision_mtl.commands.infer_outputs import (
 from vision_mtl.commands.pipelines import open_trained, pipeline_of
 from vision_mtl.commands.train import sole_user
 from vision_mtl.errors import ConfigError
+from vision_mtl.files import file_sha256
 from vision_mtl.inference.explainer import Explainer
 from vision_mtl.inference.files import Found, find_images
 from vision_mtl.inference.pipeline import Pipeline
@@ -77,7 +77,7 @@ def infer_with_checkpoint(
         explainer = Explainer(pipeline, explain, explain_class, output / EXPLANATIONS)
     settings = {
         "checkpoint": checkpoint,
-        "sha256": hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest(),
+        "sha256": file_sha256(Path(checkpoint)),
         "threshold": pipeline.thresholds.default,
         "operating_points": pipeline.thresholds.classes,
         "set": list(overrides),

@@ -86,32 +86,38 @@ def weighted_aps(truth: GroundTruth, results: np.ndarray, weights: np.ndarray) -
         step = max(1, AT_ONCE // max(1, len(own)))
         for begin in range(0, len(weights) if len(own) else 0, step):
             part = slice(begin, begin + step)
-            counts = weights[part][:, detected.images[own]]
+            seen = np.cumsum(weights[part][:, detected.images[own]], axis=1)
             for at, found in enumerate(matches):
-                ap = _weighted_ap(counts, found.hits[own], found.counted[own], objects[part])
+                ap = _weighted_ap(seen, found.hits[own], found.counted[own], objects[part])
                 sums[at, part] += ap
     means = np.where(defined > 0, sums / np.maximum(defined, 1), np.nan)
     return {"mAP": means.mean(axis=0), "AP50": means[0], "AP75": means[5]}
 
 
-def _weighted_ap(
-    counts: np.ndarray, hits: np.ndarray, counted: np.ndarray, objects: np.ndarray
-) -> np.ndarray:
+def _weighted_ap(seen: np.ndarray, hits: np.ndarray, counted: np.ndarray, objects: np.ndarray) -> np.ndarray:
     """Return (D,) AP of one class, 0 without objects.
 
     Args:
-        counts: (D, R) how often each detection is there, in the order of falling score.
+        seen: (D, R) how many detections there are down to each one, in the order of falling score.
         hits: (R,) bool.
         counted: (R,) bool.
         objects: (D,) to be found.
     """
-    right = np.cumsum(counts[:, hits], axis=1)
-    seen = np.cumsum(counts * counted, axis=1)[:, hits]
-    best = np.maximum.accumulate((right / np.maximum(seen, 1))[:, ::-1], axis=1)[:, ::-1]
+    right = _running(seen, np.flatnonzero(hits))[:, 1:]
+    ignored = np.flatnonzero(~counted)  # few: detections in crowds
+    before = np.searchsorted(ignored, np.flatnonzero(hits))
+    answers = seen[:, hits] - _running(seen, ignored)[:, before]
+    best = np.maximum.accumulate((right / np.maximum(answers, 1))[:, ::-1], axis=1)[:, ::-1]
     # Between one right detection and the next lie that many of the recall points.
     points = np.searchsorted(RECALLS, right / np.maximum(objects, 1)[:, None], side="right")
     gained = np.diff(points, axis=1, prepend=0)
     return (best * gained).sum(axis=1) * (objects > 0) / len(RECALLS)
+
+
+def _running(seen: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Return (D, N + 1), how many of the detections `at` (N,) there are up to each of them, from 0."""
+    each = seen[:, at] - np.where(at > 0, seen[:, at - 1], 0)
+    return np.pad(np.cumsum(each, axis=1), ((0, 0), (1, 0)))
 
 
 def _interval(values: list[float | None]) -> Interval | None:

@@ -28,11 +28,30 @@ def interpolated_precision(hits: np.ndarray, objects: int) -> np.ndarray | None:
 def class_precisions(detected: Detected, matches: Matches) -> list[np.ndarray | None]:
     """Return `interpolated_precision` of each class; its mean is COCO's AP at the matches' threshold."""
     truth = detected.truth
-    objects = np.bincount(truth.classes[~truth.crowd], minlength=len(truth.categories))
-    counted = matches.counted
+    return precisions_of(
+        detected.classes, matches.hits, matches.counted, truth.classes[~truth.crowd], len(truth.categories)
+    )
+
+
+def precisions_of(
+    classes: np.ndarray, hits: np.ndarray, counted: np.ndarray, objects: np.ndarray, number: int
+) -> list[np.ndarray | None]:
+    """Return `interpolated_precision` of each of `number` classes.
+
+    Args:
+        classes: (R,) int64 of the detections, in the order of falling score.
+        hits: (R,) bool, which are right.
+        counted: (R,) bool, which are right or wrong.
+        objects: (A,) int64 classes of what is to be found.
+        number: of classes.
+    """
+    rows = np.flatnonzero(counted)
+    rows = rows[np.argsort(classes[rows], kind="stable")]  # together by class, still by falling score
+    bounds = np.searchsorted(classes[rows], np.arange(number + 1))
+    wanted = np.bincount(objects, minlength=number)
     return [
-        interpolated_precision(matches.hits[counted & (detected.classes == label)], int(number))
-        for label, number in enumerate(objects)
+        interpolated_precision(hits[rows[bounds[label] : bounds[label + 1]]], int(wanted[label]))
+        for label in range(number)
     ]
 
 

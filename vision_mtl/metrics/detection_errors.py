@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vision_mtl.metrics.detection import GroundTruth
-from vision_mtl.metrics.detection_ap import class_precisions, interpolated_precision, mean_ap
+from vision_mtl.metrics.detection_ap import class_precisions, mean_ap, precisions_of
 from vision_mtl.metrics.detection_matching import Detected, Matches, Pairs, match, order_detections, pair_up
 
 FOREGROUND, BACKGROUND = 0.5, 0.1
@@ -150,10 +150,4 @@ def _ap(
 ) -> float | None:
     """Return AP of altered detections: classes, right ones, counted ones (R,); and objects (A,)."""
     truth = detected.truth
-    numbers = np.bincount(truth.classes[objects], minlength=len(truth.categories))
-    return mean_ap(
-        [
-            interpolated_precision(hits[counted & (classes == label)], int(number))
-            for label, number in enumerate(numbers)
-        ]
-    )
+    return mean_ap(precisions_of(classes, hits, counted, truth.classes[objects], len(truth.categories)))

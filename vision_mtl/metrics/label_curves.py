@@ -108,6 +108,21 @@ def multilabel_calibration(scores: np.ndarray, targets: np.ndarray, bins: int = 
     return reliability(scores[known], targets[known] == 1, bins)
 
 
+def missed_and_added(
+    scores: np.ndarray, targets: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (K,) int64 twice: how often each label was left out where it is true, and said where it is not.
+
+    Args:
+        scores: (I, K); a label is predicted from `threshold` upwards.
+        targets: (I, K) float, 1 present, 0 absent, NaN unknown, which counts for neither.
+        threshold: of the scores.
+    """
+    require_finite(scores, "class scores")
+    said = scores >= threshold
+    return ((targets == 1) & ~said).sum(axis=0), ((targets == 0) & said).sum(axis=0)
+
+
 def residuals(values: np.ndarray, targets: np.ndarray, bins: int = 21) -> Residuals:
     """Return predictions (I,) beside labels (I,), NaN unknown, and the histogram of their differences."""
     require_finite(values, "predicted values")

@@ -1,14 +1,17 @@
 """The report of a run, as files."""
 
 import csv
+import html
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import cv2
+import numpy as np
 import pytest
 
 from tests.commands.helpers import write_config
@@ -18,16 +21,19 @@ from vision_mtl.commands.evaluate import evaluate_checkpoint
 from vision_mtl.commands.train import train_from_config
 from vision_mtl.errors import ConfigError
 from vision_mtl.reporting.report import write
+from vision_mtl.reporting.report.data_figures import _box_sizes
 
 
 class Page(HTMLParser):
-    """Tags, what they refer to, and the scripts of a page."""
+    """Tags, what they refer to, the scripts, and the tables of figures: (caption, rows of cells)."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.references: list[str] = []
         self.scripts: list[str] = []
+        self.tables: list[tuple[str, list[list[str]]]] = []
+        self.caption, self.known = "", False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -35,10 +41,24 @@ class Page(HTMLParser):
         self.references += [str(value) for name, value in attrs if name in ("src", "href", "srcset")]
         if tag == "script":
             self.scripts.append("")
+        elif tag == "figcaption":
+            self.caption = ""
+        elif tag == "table" and ("class", "sortable") in attrs:
+            self.tables.append((self.caption, []))
+        elif tag == "tr" and self.tables:
+            self.tables[-1][1].append([])
+        elif tag == "td" and self.tables:
+            value = dict(attrs).get("data-value")  # the whole number; the text is rounded
+            self.known = value is not None
+            self.tables[-1][1][-1].append(value or "")
 
     def handle_data(self, data: str) -> None:
         if self.tags and self.tags[-1] == "script":
             self.scripts[-1] += data
+        elif self.lasttag == "figcaption":
+            self.caption += data
+        elif self.lasttag == "td" and self.tables and not self.known:
+            self.tables[-1][1][-1][-1] += data.rstrip("\n")
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +108,7 @@ def test_every_figure_is_there_as_json_csv_svg_and_png(reported: Path) -> None:
         "learning-rate",
         "memory",
     }
+    expected |= {"count-residuals", "presence-label-errors", "data-box-sizes"}
     expected |= {"metrics", "gradient-cosines", "speed", "data-classes", "data-presence", "data-count"}
     assert expected <= figures.keys()
     for key, figure in figures.items():
@@ -97,6 +118,32 @@ def test_every_figure_is_there_as_json_csv_svg_and_png(reported: Path) -> None:
     for key in expected:
         assert ElementTree.parse(reported / f"plots/{key}.svg").getroot().tag.endswith("svg")
         assert cv2.imread(str(reported / f"plots/{key}.png")) is not None
+
+
+def test_the_pages_tables_and_bars_are_those_of_the_files(page: Page, reported: Path) -> None:
+    figures = json.loads((reported / "report.json").read_text())
+    written = [(figure["title"], figure["rows"]) for figure in figures.values()]
+    texts = [
+        (title, [["" if cell is None else str(cell) for cell in row] for row in rows])
+        for title, rows in written
+    ]
+    assert len(page.tables) >= 5
+    for caption, rows in page.tables:
+        assert (caption, [row for row in rows if row]) in texts  # the head's row has no cell
+    text = html.unescape((reported / "report.html").read_text(encoding="utf-8"))
+    for name, points in figures["objects-errors"]["rows"]:
+        assert f"<title>{name}, AP50 points: {points:.3g}</title>" in text
+
+
+def test_sizes_of_boxes_by_hand() -> None:
+    def split(areas: list[float]) -> Any:
+        return [SimpleNamespace(truth=SimpleNamespace(areas=np.array(areas)))]
+
+    found = _box_sizes({"train": split([10.0**2, 16**2, 20**2, 40**2]), "val": split([])})
+    assert found is not None
+    assert list(found.names) == ["8 to 16", "16 to 32", "32 to 64"]
+    assert found.series == {"train (4)": [25, 50, 25]}
+    assert _box_sizes({"val": split([])}) is None
 
 
 def test_the_summary_holds_the_metrics_of_metrics_json(reported: Path) -> None:

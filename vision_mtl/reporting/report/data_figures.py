@@ -13,6 +13,7 @@ from vision_mtl.reporting.report.figures import Bars, Figure, Section, Table, Va
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's limits of the area of small and medium objects, in pixels
 BINS, VALUES = 12, 25  # of numbers: bins, and different ones up to which each has its own
+OCTAVES = 3, 10  # powers of 2 between which sizes of boxes are told apart: 8 to 1024 pixels
 SHOWN_SKIPPED = 200
 Splits = Mapping[str, Sequence[Source]]
 
@@ -25,8 +26,7 @@ def data_section(splits: Splits, skipped: Mapping[str, str]) -> Section:
         skipped: path -> reason of images that were left out of the evaluation.
     """
     figures: list[Figure] = [_facts(splits)]
-    if classes := _classes(splits):
-        figures.append(classes)
+    figures += [figure for figure in (_classes(splits), _box_sizes(splits)) if figure is not None]
     heads = dict.fromkeys(name for sources in splits.values() for s in sources for name in s.labels)
     figures += [figure for name in heads if (figure := _labels(name, splits)) is not None]
     figures.append(_corrected(splits))
@@ -102,6 +102,30 @@ def _classes(splits: Splits) -> Bars | None:
         [categories[i].name for i in order],
         {split: values[order].round(1).tolist() for split, values in shares.items()},
         note=few,
+    )
+
+
+def _box_sizes(splits: Splits) -> Bars | None:
+    """Return the share of the boxes in each octave of size; None where nothing has boxes."""
+    edges = 2.0 ** np.arange(OCTAVES[0], OCTAVES[1] + 1)
+    counts = {}
+    for split, sources in splits.items():
+        sides = np.sqrt(np.concatenate([source.truth.areas for source in sources]))
+        if len(sides):
+            counts[f"{split} ({len(sides)})"] = np.bincount(
+                np.searchsorted(edges, sides, side="right"), minlength=len(edges) + 1
+            )
+    if not counts:
+        return None
+    names = [f"below {edges[0]:g}", *(f"{a:g} to {b:g}" for a, b in pairwise(edges)), f"from {edges[-1]:g}"]
+    used = np.flatnonzero(np.sum(list(counts.values()), axis=0))
+    shown = slice(int(used[0]), int(used[-1]) + 1)
+    return Bars(
+        "data-box-sizes",
+        "Size of the boxes, % of them",
+        names[shown],
+        {split: (100 * own[shown] / own.sum()).round(1).tolist() for split, own in counts.items()},
+        note="The square root of the area, in pixels of the original image.",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -10,22 +11,25 @@ from vision_mtl.heads.evaluation import MultilabelMetric, RegressionMetric, Sing
 from vision_mtl.metrics.label_curves import (
     LabelCurves,
     confusion_matrix,
+    missed_and_added,
     multilabel_calibration,
     multilabel_curves,
     residuals,
     single_label_calibration,
     single_label_curves,
 )
+from vision_mtl.reporting.report.charts import SHOWN_BARS
 from vision_mtl.reporting.report.common import (
     calibration_figure,
     confusion_figures,
     most_frequent,
     pictures_first,
 )
-from vision_mtl.reporting.report.figures import Curve, Curves, Figure, Points, Section, Table
+from vision_mtl.reporting.report.figures import Bars, Curve, Curves, Figure, Points, Section, Table
 
 LabelMetric = SingleLabelMetric | MultilabelMetric | RegressionMetric
 CURVE_POINTS = 200
+RESIDUAL_BINS = 11  # odd, so that one of them is about 0
 MEASURES = ["precision", "recall", "F1"]
 
 
@@ -44,9 +48,18 @@ def label_section(name: str, metric: LabelMetric) -> Section:
 
 
 def _number_figures(key: str, values: np.ndarray, targets: np.ndarray) -> list[Figure]:
-    found = residuals(values, targets)
+    found = residuals(values, targets, RESIDUAL_BINS)
     true, predicted = found.true.tolist(), found.predicted.tolist()
-    return [Points(f"{key}-predicted-true", "Predicted against true", true, predicted)]
+    share = 100 * found.counts / found.counts.sum()
+    return [
+        Points(f"{key}-predicted-true", "Predicted against true", true, predicted),
+        Bars(
+            f"{key}-residuals",
+            "Predicted minus true, % of the images",
+            [f"{low:.2g} to {high:.2g}" for low, high in pairwise(found.edges.tolist())],
+            {"images": share.round(1).tolist()},
+        ),
+    ]
 
 
 def _single_figures(
@@ -76,6 +89,7 @@ def _several_figures(
     note = f"Precision, recall and F1 of labels from {metric.threshold:g} upwards."
     return [
         *_curve_figures(key, metric.names, multilabel_curves(scores, targets)),
+        _label_errors(key, metric, scores, targets),
         calibration_figure(
             f"{key}-calibration",
             "Does the confidence tell how often?",
@@ -84,6 +98,20 @@ def _several_figures(
         ),
         Table(f"{key}-classes", "Per label", columns, rows, ["AP", *MEASURES], note),
     ]
+
+
+def _label_errors(key: str, metric: MultilabelMetric, scores: np.ndarray, targets: np.ndarray) -> Bars:
+    """Return what a confusion matrix would say of independent labels: those left out, those put in."""
+    missed, added = missed_and_added(scores, targets, metric.threshold)
+    order = np.argsort(-(missed + added), kind="stable")
+    few = f"The {SHOWN_BARS} with the most of {len(order)} labels." if len(order) > SHOWN_BARS else ""
+    return Bars(
+        f"{key}-label-errors",
+        "Labels missed and added, images",
+        [metric.names[i] for i in order],
+        {"missed": missed[order].tolist(), "added": added[order].tolist()},
+        note=f"A label is answered from {metric.threshold:g} upwards. {few}".strip(),
+    )
 
 
 def _curve_figures(key: str, names: Sequence[str], curves: Sequence[LabelCurves]) -> list[Figure]:

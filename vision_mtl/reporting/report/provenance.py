@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import platform
 import shlex
@@ -13,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from vision_mtl.data.dataset import Source
+from vision_mtl.files import file_sha256
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "albumentations")
 
@@ -65,15 +65,6 @@ def provenance(checkpoint: Path | None, config: str, splits: Mapping[str, Sequen
         ],
         config=config,
     )
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, as `sha256sum` prints it."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _version(package: str) -> str:
