@@ -52,7 +52,7 @@ def test_boxes_are_in_original_pixels(checkpoint: str, tmp_path: Path) -> None:
     assert cv2.imwrite(str(large), cv2.resize(image, None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST))
     results = list(pipeline(checkpoint).stream([str(small), str(large)]))
     boxes = [result.predictions["objects"] for result in results]
-    assert all(isinstance(found, Detections) and len(found.scores) == 100 for found in boxes)
+    assert all(isinstance(found, Detections) and len(found.scores) > 50 for found in boxes)
     torch.testing.assert_close(boxes[1].boxes, boxes[0].boxes * 3, rtol=0, atol=0.05)
 
 

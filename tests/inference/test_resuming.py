@@ -19,18 +19,22 @@ from vision_mtl.inference.record import Lines, cut_torn_line
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COUNT = 9
+ALL = ("json", "csv", "coco", "yolo", "images")
+
+
+def write_images(folder: Path) -> Path:
+    for number in range(COUNT):
+        picture(folder / f"{number}.png", 48, 80, seed=number)
+    return folder
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    for number in range(COUNT):
-        picture(tmp_path / "in" / f"{number}.png", 48, 80, seed=number)
-    return tmp_path / "in"
+    return write_images(tmp_path / "in")
 
 
 def infer(images: Path, checkpoint: str, output: Path, resume: bool = False, **more: Any) -> int:
-    formats = more.pop("formats", ("json", "csv", "coco", "yolo", "images"))
-    threshold = more.pop("threshold", 0.0)
+    formats, threshold = more.pop("formats", ("json",)), more.pop("threshold", 0.0)
     return infer_with_checkpoint(
         [str(images)], checkpoint, output, threshold, False, False, formats=formats, resume=resume, **more
     )
@@ -44,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def infer_up_to(after: int, images: Path, checkpoint: str, output: Path) -> None:
+def infer_up_to(after: int, images: Path, checkpoint: str, output: Path, **more: Any) -> None:
     """Start a run that fails after so many images."""
     original = Pipeline.stream
 
@@ -57,34 +61,42 @@ def infer_up_to(after: int, images: Path, checkpoint: str, output: Path) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Pipeline, "stream", stream)
         with pytest.raises(RuntimeError, match="killed"):
-            infer(images, checkpoint, output)
+            infer(images, checkpoint, output, **more)
 
 
-@pytest.mark.parametrize("after", [0, 4, COUNT - 1])
-@pytest.mark.parametrize("torn", [b"", b'{"file": "x', "é".encode()[:1]])
+@pytest.fixture(scope="module")
+def whole(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in one go, of the images in `in` beside it."""
+    folder = tmp_path_factory.mktemp("whole")
+    infer(write_images(folder / "in"), checkpoint, folder / "whole", formats=ALL)
+    return folder / "whole"
+
+
+@pytest.mark.parametrize(
+    ("after", "torn"), [(0, b""), (0, b'{"file": "x'), (4, b""), (4, "é".encode()[:1]), (COUNT - 1, b"{")]
+)
 def test_a_resumed_run_writes_the_same_files(
-    checkpoint: str, images: Path, tmp_path: Path, after: int, torn: bytes
+    checkpoint: str, whole: Path, tmp_path: Path, after: int, torn: bytes
 ) -> None:
-    infer(images, checkpoint, tmp_path / "whole")
-    broken = tmp_path / "broken"
-    infer_up_to(after, images, checkpoint, broken)
+    images, broken = whole.parent / "in", tmp_path / "broken"
+    infer_up_to(after, images, checkpoint, broken, formats=ALL)
     record = broken / "predictions.jsonl"
     assert record.read_bytes().count(b"\n") == after
     assert not (broken / "predictions.json").exists()
     with record.open("ab") as file:
         file.write(torn)
-    infer(images, checkpoint, broken, resume=True)
-    assert contents(broken) == contents(tmp_path / "whole")
+    infer(images, checkpoint, broken, resume=True, formats=ALL)
+    assert contents(broken) == contents(whole)
 
 
 def test_resuming_a_finished_run_answers_what_is_new(checkpoint: str, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    infer(images, checkpoint, out, resume=True, formats=("json",))  # nothing to resume: begins
+    infer(images, checkpoint, out, resume=True)  # nothing to resume: begins
     before = (out / "predictions.jsonl").read_bytes()
-    infer(images, checkpoint, out, resume=True, formats=("json",))
+    infer(images, checkpoint, out, resume=True)
     assert (out / "predictions.jsonl").read_bytes() == before
     picture(images / "00.png", 48, 80)
-    infer(images, checkpoint, out, resume=True, formats=("json",))
+    infer(images, checkpoint, out, resume=True)
     after = (out / "predictions.jsonl").read_bytes()
     assert after.startswith(before)
     assert after.count(b"\n") == COUNT + 1
@@ -93,14 +105,14 @@ def test_resuming_a_finished_run_answers_what_is_new(checkpoint: str, images: Pa
 
 def test_other_settings_are_refused(checkpoint: str, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    infer(images, checkpoint, out, formats=("json",))
+    infer(images, checkpoint, out)
     before = contents(out)
     with pytest.raises(DataError, match=r"threshold was 0\.0 and is 0\.5"):
-        infer(images, checkpoint, out, resume=True, threshold=0.5, formats=("json",))
+        infer(images, checkpoint, out, resume=True, threshold=0.5)
     with pytest.raises(DataError, match="formats was"):
         infer(images, checkpoint, out, resume=True, formats=("csv",))
     with pytest.raises(DataError, match="explain was None and is 'kind'"):
-        infer(images, checkpoint, out, resume=True, formats=("json",), explain="kind")
+        infer(images, checkpoint, out, resume=True, explain="kind")
     assert contents(out) == before
 
 
@@ -118,14 +130,14 @@ def test_an_interrupted_run_is_not_overwritten(checkpoint: str, images: Path, tm
 
 def test_damage_elsewhere_is_found(checkpoint: str, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    infer(images, checkpoint, out, formats=("json",))
+    infer(images, checkpoint, out)
     lines = (out / "predictions.jsonl").read_bytes().splitlines(keepends=True)
     (out / "predictions.jsonl").write_bytes(b"".join([*lines[:3], b"\0\0\0\n", *lines[4:]]))
     with pytest.raises(DataError, match=r"predictions\.jsonl, line 4"):
-        infer(images, checkpoint, out, resume=True, formats=("json",))
+        infer(images, checkpoint, out, resume=True)
     (out / "inference.json").write_text("{")
     with pytest.raises(DataError, match=r"inference\.json' is damaged"):
-        infer(images, checkpoint, out, resume=True, formats=("json",))
+        infer(images, checkpoint, out, resume=True)
 
 
 def test_a_folder_serves_one_process(checkpoint: str, images: Path, tmp_path: Path) -> None:
@@ -166,8 +178,7 @@ def test_a_full_disk_is_one_error() -> None:
         lines.add({"file": "a.png"})
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_a_run_that_goes_on(checkpoint: str, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_leaves_a_run_that_goes_on(checkpoint: str, tmp_path: Path) -> None:
     image = picture(tmp_path / "0.png", 48, 80)
     (tmp_path / "in").mkdir()
     for link in range(3000):
@@ -181,10 +192,10 @@ def test_a_signal_leaves_a_run_that_goes_on(checkpoint: str, tmp_path: Path, num
     record, deadline = out / "predictions.jsonl", time.monotonic() + 120
     while not (record.exists() and record.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     printed, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, errors
-    assert errors == f"ended by {number.name}\n"
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert errors == "ended by SIGTERM\n"
     content = record.read_bytes()
     assert content.endswith(b"}\n")
     done = content.count(b"\n")

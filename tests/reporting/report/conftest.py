@@ -37,6 +37,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
         data.root,
         heads=HEADS,
+        evaluation="{report: true}",
         training="{epochs: 2, warmup_steps: 1, log_every: 1, conflict_every: 1, precision: fp32}",
     )
     train_from_config(config, [], folder / "run")

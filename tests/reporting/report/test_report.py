@@ -209,7 +209,7 @@ def test_a_report_that_fails_leaves_the_numbers(
 )
 def test_splits_without_labels_and_damaged_images(heads: str, tmp_path: Path) -> None:
     data = write_tiny_coco(tmp_path / "tiny")
-    config = write_config(tmp_path, data.root, heads=heads)
+    config = write_config(tmp_path, data.root, heads=heads, evaluation="{report: true}")
     train_from_config(config, ["training.max_steps=1"], tmp_path / "run")
     content = json.loads(data.annotations.read_text())
     content["annotations"] = []
