@@ -165,7 +165,7 @@ def test_an_evaluation_compares_with_the_one_before(reported: Path, tmp_path: Pa
     evaluate_checkpoint(best, [], "val", tmp_path, per_class=False)
     second = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "against the evaluation that was here before" in second
-    assert re.search(r'class="change better">▼ 0\.25<', second)
+    assert re.search(r'class="change better">▼ 0\.250<', second)
 
 
 def test_a_baseline_that_is_no_evaluation_is_one_error_before_anything_else(

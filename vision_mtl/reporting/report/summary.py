@@ -22,6 +22,7 @@ from vision_mtl.reporting.report.figures import Table, Value
 RESAMPLES = 200
 MOST_WORK = 2e7  # images x classes x draws of a label head; larger sets are drawn less often
 ERRORS = ("MAE", "RMSE")  # the metrics of which less is better
+SEEN = 5e-4  # a smaller change does not show in three decimals, and is neither better nor worse
 COUNTS = ("labelled", "without_positive")
 HEADLINES = ("mAP", "accuracy", "MAE")  # of each head the first that it has stands out
 
@@ -132,7 +133,7 @@ def _cell(name: str, value: float | None, earlier: Any, interval: Interval | Non
     change, better = None, None
     if value is not None and _is_number(earlier):
         change = value - earlier
-        if name not in COUNTS and abs(change) >= 5e-5:
+        if name not in COUNTS and abs(change) >= SEEN:
             better = (change > 0) != (name in ERRORS)
     return Cell(name, value, change, better, interval)
 
