@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from tests.metrics.test_detection import crowded, small, truth_of
-from vision_mtl.metrics.bootstrap import bootstrap_intervals, detection_intervals, weighted_aps
+from vision_mtl.metrics.bootstrap import (
+    bootstrap_intervals,
+    detection_intervals,
+    multilabel_intervals,
+    weighted_aps,
+    weighted_multilabel_metrics,
+)
+from vision_mtl.metrics.classification import multilabel_metrics
 from vision_mtl.metrics.detection import evaluate_detections
 from vision_mtl.metrics.regression import regression_metrics
 
@@ -54,6 +61,37 @@ def test_detection_intervals_hold_the_metric_and_are_seeded():
         assert interval.low < metrics[name] < interval.high
     nothing = detection_intervals(truth_of({**small(), "annotations": []}), np.zeros((0, 7)), 10)
     assert set(nothing.values()) == {None}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weighted_labels_are_the_metrics_of_that_many_copies(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 9, (25, 4)) / 8  # with ties
+    targets = np.where(rng.random((25, 4)) < 0.2, np.nan, rng.random((25, 4)) < 0.3)
+    targets[3], targets[:, 3] = (
+        np.nan,
+        np.where(rng.random(25) < 0.5, np.nan, 0),
+    )  # a class without a positive
+    weights = np.stack([np.ones(25, np.int64), rng.integers(0, 3, 25), np.arange(25) == 3])
+    found = weighted_multilabel_metrics(scores, targets, 0.5, weights)
+    for draw, counts in enumerate(weights):
+        rows = np.repeat(np.arange(25), counts)
+        expected = multilabel_metrics(scores[rows], targets[rows], 0.5)
+        for name, values in found.items():  # the last draw has the unlabelled image alone: nothing is defined
+            value = None if np.isnan(values[draw]) else values[draw]
+            assert value == pytest.approx(expected[name], abs=1e-12), name
+
+
+def test_intervals_of_labels_hold_the_metrics():
+    rng = np.random.default_rng(0)
+    targets = (rng.random((60, 3)) < 0.4).astype(float)
+    scores = np.clip(targets * 0.3 + rng.random((60, 3)) * 0.7, 0, 1)
+    intervals = multilabel_intervals(scores, targets, 0.5, 100)
+    assert intervals == multilabel_intervals(scores, targets, 0.5, 100)
+    metrics = multilabel_metrics(scores, targets, 0.5)
+    for name, interval in intervals.items():
+        assert interval.low < metrics[name] < interval.high
+    assert set(multilabel_intervals(np.zeros((0, 3)), np.zeros((0, 3)), 0.5, 5).values()) == {None}
 
 
 def test_intervals_of_a_mean_have_its_standard_error():
