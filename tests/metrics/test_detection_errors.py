@@ -57,9 +57,9 @@ def test_kinds_and_costs_by_hand():
     assert errors.missed.tolist() == [False, False, True, False, False]
     assert errors.not_found.tolist() == [False, True, True, False, True]
     assert errors.counts == {**dict.fromkeys(KINDS, 1), "false positives": 5, "false negatives": 3}
-    # All seven say a, by falling score: right, twice, place, class, background, both, right. Of its four objects
-    # one is found at precision 1/1 and a second at 2/7: the recall points 0, 0.01, ... 0.25 are 26, those up to
-    # 0.5 another 25. The one b is not found: AP 0. AP50 is the mean of the two classes.
+    # All seven say a, by falling score: right, twice, place, class, background, both, right. Of its four
+    # objects one is found at precision 1/1, a second at 2/7: the recall points 0, 0.01, ... 0.25 are 26, the
+    # ones up to 0.5 another 25. The one b is not found: AP 0. AP50 is the mean of the two classes.
     a, one_less = 26 + 25 * 2 / 7, 26 + 25 * 2 / 6
     assert errors.ap50 == pytest.approx(a / 101 / 2)
     expected = {  # AP50 after each of the oracles
