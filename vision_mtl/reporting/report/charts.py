@@ -96,7 +96,7 @@ def _bars(figure: Bars) -> Canvas:
 def _matrix(figure: Matrix) -> Canvas:
     rows, columns = len(figure.rows), len(figure.columns)
     left = min(110.0, max(text_width(name, 10) for name in figure.rows) + 10)
-    top = min(104.0, max(text_width(name, 10) for name in figure.columns) + 28)
+    top = min(130.0, max(text_width(name, 10) for name in figure.columns) + 28)
     side = min(44.0, (WIDTH - left - RIGHT) / columns)
     height = min(side, 30.0)
     canvas = Canvas(WIDTH, top + rows * height + 8)
