@@ -104,6 +104,17 @@ def test_intervals_of_a_mean_have_its_standard_error():
     )
 
 
+def test_an_interval_is_about_the_figure_where_draws_leave_classes_out():
+    # Of 40 labels 39 are in one image each, never found, so that a draw lacks a third of them.
+    targets, scores = np.eye(40), np.zeros((40, 40))
+    scores[:, 0] = targets[:, 0] = 1
+    value = multilabel_metrics(scores, targets, 0.5)["CF1"]
+    interval = multilabel_intervals(scores, targets, 0.5, 200)["CF1"]
+    assert interval.low < value < interval.high
+    drawn = weighted_multilabel_metrics(scores, targets, 0.5, np.eye(40, dtype=np.int64)[:1] * 40)
+    assert drawn["CF1"][0] == 1  # as of one image forty times
+
+
 def test_nothing_to_draw_or_nothing_defined():
     unlabelled = np.full(5, np.nan)
     found = bootstrap_intervals(lambda rows: regression_metrics(unlabelled[rows], unlabelled[rows]), 0)
