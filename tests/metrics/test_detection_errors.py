@@ -57,18 +57,26 @@ def test_kinds_and_costs_by_hand():
     assert errors.missed.tolist() == [False, False, True, False, False]
     assert errors.not_found.tolist() == [False, True, True, False, True]
     assert errors.counts == {**dict.fromkeys(KINDS, 1), "false positives": 5, "false negatives": 3}
-    # a has four objects. Precision 1 at the 26 recalls up to 1/4, then 2/7 at the 25 up to 1/2; b has AP 0.
+    # All seven say a, by falling score: right, twice, place, class, background, both, right. Of its four
+    # objects one is found at precision 1/1, a second at 2/7: the recall points 0, 0.01, ... 0.25 are 26, the
+    # ones up to 0.5 another 25. The one b is not found: AP 0. AP50 is the mean of the two classes.
     a, one_less = 26 + 25 * 2 / 7, 26 + 25 * 2 / 6
     assert errors.ap50 == pytest.approx(a / 101 / 2)
-    expected = {
-        "classification": (one_less + 101) / 202,  # and the b is found
+    expected = {  # AP50 after each of the oracles
+        # The class is put right: a has one wrong box less, and the b is found.
+        "classification": (one_less + 101) / 202,
+        # The box is put right: a is right at 1/1, 2/3 and 3/7, up to recalls 1/4, 1/2 and 3/4.
         "localisation": (26 + 25 * 2 / 3 + 25 * 3 / 7) / 202,
+        # The detection goes, for these three: a has one wrong box less.
         "both": one_less / 202,
         "duplicate": one_less / 202,
         "background": one_less / 202,
-        "missed": (34 + 33 * 2 / 7) / 202,  # one of three, two of three
+        # The missed object goes: 1/1 up to recall 1/3 (34 points), 2/7 up to 2/3 (33).
+        "missed": (34 + 33 * 2 / 7) / 202,
+        # No false positive: 1/1 and 2/2, up to recall 1/2.
         "false positives": 51 / 202,
-        "false negatives": (51 + 50 * 2 / 7) / 101,  # two of two; b has nothing left to be found
+        # No object that is not found: 1/1 up to recall 1/2, 2/7 up to 1; b has none, so is out of the mean.
+        "false negatives": (51 + 50 * 2 / 7) / 101,
     }
     assert errors.costs == pytest.approx({kind: ap - a / 202 for kind, ap in expected.items()})
 

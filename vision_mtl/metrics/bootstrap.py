@@ -2,8 +2,9 @@
 
 Percentile bootstrap (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13) over images:
 images are drawn with replacement, as many as there are, and the figure is computed anew; the interval lies
-between the 2.5 and the 97.5 percentile. It says what the choice of images does, not what another training
-would.
+between the 2.5 and the 97.5 percentile, both less the bias (chapter 10), by which the draws' mean is off the
+figure: a draw leaves out rare classes, and has some images twice. It says what the choice of images does, not
+what another training would.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ def bootstrap_intervals(
         resamples: draws.
         seed: of the draws.
     """
-    names = list(score(np.arange(images)))
+    figures = score(np.arange(images))
     if not images:
-        return dict.fromkeys(names)
+        return dict.fromkeys(figures)
     rng = np.random.default_rng(seed)
-    drawn = [score(rng.integers(images, size=images)) for _ in range(resamples)]
-    return {name: _interval([metrics[name] for metrics in drawn]) for name in names}
+    drawn = [figures, *(score(rng.integers(images, size=images)) for _ in range(resamples))]
+    return {name: _interval([metrics[name] for metrics in drawn]) for name in figures}
 
 
 def detection_intervals(
@@ -59,14 +60,26 @@ def detection_intervals(
         NumericsError: a row is not finite.
         DataError: a row names an unknown image or class.
     """
-    images = len(truth.image_ids)
-    if not images:
+    if not len(truth.image_ids):
         return dict.fromkeys(("mAP", "AP50", "AP75"))
-    rng = np.random.default_rng(seed)
-    draws = (rng.integers(images, size=images) for _ in range(resamples))
-    weights = np.stack([np.bincount(draw, minlength=images) for draw in draws])
-    aps = weighted_aps(truth, results, weights)
+    aps = weighted_aps(truth, results, _weights(len(truth.image_ids), resamples, seed))
     return {name: _interval(list(values)) for name, values in aps.items()}
+
+
+def multilabel_intervals(
+    scores: np.ndarray, targets: np.ndarray, threshold: float, resamples: int = 500, seed: int = 0
+) -> dict[str, Interval | None]:
+    """Return the intervals of `multilabel_metrics`, without its counts; arguments as for those.
+
+    Scores are sorted once: a draw changes only how often each image counts.
+    """
+    weights = _weights(len(targets), resamples, seed)
+    step = max(1, AT_ONCE // max(1, len(targets)))
+    parts = [
+        weighted_multilabel_metrics(scores, targets, threshold, weights[begin : begin + step])
+        for begin in range(0, len(weights), step)
+    ]
+    return {name: _interval([value for part in parts for value in part[name]]) for name in parts[0]}
 
 
 def weighted_aps(truth: GroundTruth, results: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -120,9 +133,68 @@ def _running(seen: np.ndarray, at: np.ndarray) -> np.ndarray:
     return np.pad(np.cumsum(each, axis=1), ((0, 0), (1, 0)))
 
 
+def weighted_multilabel_metrics(
+    scores: np.ndarray, targets: np.ndarray, threshold: float, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return `multilabel_metrics` without its counts, (D,) each, image i counted weights[d, i] times.
+
+    What a draw does not define is NaN.
+    """
+    known, positive = ~np.isnan(targets), targets == 1
+    said = (scores >= threshold) & known
+    best = np.where(known, scores, -np.inf).argmax(axis=1)[:, None]
+    first_right = np.take_along_axis(positive, best, axis=1)[:, 0]  # so it has a positive label
+    exact = (said == positive).all(axis=1) & known.any(axis=1)
+    share = weights.astype(np.float64)
+    support, predicted, hits = (share @ part for part in (positive, said, positive & said))  # (D, K)
+    per_class = [
+        _weighted_average_precision(column[mask], true[mask], share[:, mask])
+        for column, true, mask in zip(scores.T, positive.T, known.T, strict=True)
+    ]
+    occurs = support > 0
+    aps, classes = np.array(per_class).T, occurs.sum(axis=1)
+    precision = _ratios((hits / np.maximum(predicted, 1) * occurs).sum(axis=1), classes)
+    recall = _ratios((hits / np.maximum(support, 1)).sum(axis=1), classes)
+    found = precision + recall
+    return {
+        "mAP": _ratios(np.where(occurs, aps, 0).sum(axis=1), classes),
+        "accuracy": _ratios(share @ first_right, share @ positive.any(axis=1)),
+        "exact_match": _ratios(share @ exact, share @ known.any(axis=1)),
+        "CF1": np.where(found == 0, 0.0, 2 * precision * recall / np.where(found == 0, 1, found)),
+        "OF1": _ratios(2 * hits.sum(axis=1), (support + predicted).sum(axis=1)),
+    }
+
+
+def _weighted_average_precision(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return (D,) `average_precision`, entry i of N counted weights[d, i] times; 0 without a positive."""
+    if not len(scores):
+        return np.zeros(len(weights))
+    order = np.argsort(-scores)
+    ranked = scores[order]
+    last_of_tie = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+    hits = np.cumsum(weights[:, order] * positive[order], axis=1)[:, last_of_tie]
+    seen = np.cumsum(weights[:, order], axis=1)[:, last_of_tie]
+    gained = np.diff(hits, axis=1, prepend=0) / np.maximum(hits[:, -1:], 1)
+    return (gained * hits / np.maximum(seen, 1)).sum(axis=1)
+
+
+def _ratios(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    return np.divide(parts, wholes, out=np.full(len(parts), np.nan), where=wholes > 0)
+
+
+def _weights(images: int, resamples: int, seed: int) -> np.ndarray:
+    """Return (1 + resamples, images) int64, how often each draw has each image; the first has each once."""
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(images, size=images) if images else np.zeros(0, np.int64) for _ in range(resamples))
+    each_once = np.ones(images, np.int64)
+    return np.stack([each_once, *(np.bincount(draw, minlength=images) for draw in draws)])
+
+
 def _interval(values: list[float | None]) -> Interval | None:
-    known = [value for value in values if value is not None and not np.isnan(value)]
-    if not known:
+    """Return the interval of a figure, which comes first, and its draws; None where nothing defines it."""
+    figure, *drawn = values
+    known = [value for value in drawn if value is not None and not np.isnan(value)]
+    if figure is None or np.isnan(figure) or not known:
         return None
-    low, high = np.percentile(known, (2.5, 97.5))
+    low, high = np.percentile(known, (2.5, 97.5)) - (np.mean(known) - figure)
     return Interval(float(low), float(high))

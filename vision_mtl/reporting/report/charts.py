@@ -13,7 +13,6 @@ PLOT = 200.0  # height of the area inside the axes
 LEFT, RIGHT, BOTTOM = 44.0, 12.0, 36.0  # margins around it
 ROW, LEGEND_ROW = 17.0, 16.0
 DRAWN_POINTS = 300  # per line; more cannot be told apart
-SHOWN_BARS = 30
 Scale = Callable[[float], float]
 
 
@@ -72,7 +71,7 @@ def _points(figure: Points) -> Canvas:
 
 
 def _bars(figure: Bars) -> Canvas:
-    names = list(figure.names)[:SHOWN_BARS]
+    names = list(figure.names)[: figure.shown]
     several = len(figure.series) > 1
     thickness = 11.0 if several else 13.0
     row = thickness * len(figure.series) + 6
@@ -97,7 +96,7 @@ def _bars(figure: Bars) -> Canvas:
 def _matrix(figure: Matrix) -> Canvas:
     rows, columns = len(figure.rows), len(figure.columns)
     left = min(110.0, max(text_width(name, 10) for name in figure.rows) + 10)
-    top = min(104.0, max(text_width(name, 10) for name in figure.columns) + 28)
+    top = min(130.0, max(text_width(name, 10) for name in figure.columns) + 28)
     side = min(44.0, (WIDTH - left - RIGHT) / columns)
     height = min(side, 30.0)
     canvas = Canvas(WIDTH, top + rows * height + 8)
@@ -118,10 +117,12 @@ def _matrix(figure: Matrix) -> Canvas:
             hint = f"true {name}, predicted {figure.columns[j]}: {count} ({share:.0%})"
             shade = 0.12 + 0.78 * share if count else 0.25
             canvas.rectangle(place, (side - 1.5, height - 1.5), colour, shade, hint)
-            if count and text_width(str(count), letters) < side and letters >= 5:
+            text = str(count) if count < 10_000 else f"{count / 1000:.0f}k"
+            size = min(letters, letters * (side - 1) / text_width(text, letters))
+            if count and size >= 4.5:
                 ink = "paper" if share > 0.6 else "ink"
-                middle = (place[0] + side / 2 - 0.75, y + height / 2 + letters * 0.36)
-                canvas.words(middle, str(count), ink, letters, "middle")
+                middle = (place[0] + side / 2 - 0.75, y + height / 2 + size * 0.36)
+                canvas.words(middle, text, ink, size, "middle")
     return canvas
 
 

@@ -8,8 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from vision_mtl.data.dataset import Source
-from vision_mtl.reporting.report.charts import SHOWN_BARS
-from vision_mtl.reporting.report.figures import Bars, Figure, Section, Table, Value
+from vision_mtl.reporting.report.figures import SHOWN_BARS, Bars, Figure, Section, Table, Value
 
 SMALL, MEDIUM = 32**2, 96**2  # COCO's limits of the area of small and medium objects, in pixels
 BINS, VALUES = 12, 25  # of numbers: bins, and different ones up to which each has its own
@@ -90,18 +89,13 @@ def _classes(splits: Splits) -> Bars | None:
             shares[f"{split} ({int(counts.sum())})"] = 100 * counts / counts.sum()
     if not shares:
         return None
-    order = np.argsort(-np.sum(list(shares.values()), axis=0), kind="stable")[:SHOWN_BARS]
-    few = (
-        ""
-        if len(order) == len(categories)
-        else f"The {len(order)} most frequent of {len(categories)} classes."
-    )
+    order = np.argsort(-np.sum(list(shares.values()), axis=0), kind="stable")
     return Bars(
         "data-classes",
         "Classes, % of the boxes",
         [categories[i].name for i in order],
         {split: values[order].round(1).tolist() for split, values in shares.items()},
-        note=few,
+        note=_most_frequent(len(order)),
     )
 
 
@@ -143,14 +137,18 @@ def _labels(name: str, splits: Splits) -> Bars | None:
         return None
     order = list(range(len(names)))
     if len(names) > SHOWN_BARS:
-        order = np.argsort(-np.sum(list(shares.values()), axis=0), kind="stable")[:SHOWN_BARS].tolist()
+        order = np.argsort(-np.sum(list(shares.values()), axis=0), kind="stable").tolist()
     return Bars(
         f"data-{name}",
         f"{name}, % of the labelled images",
         [names[i] for i in order],
         {split: [round(float(values[i]), 1) for i in order] for split, values in shares.items()},
-        note="" if len(order) == len(names) else f"The {len(order)} most frequent of {len(names)} classes.",
+        note=_most_frequent(len(order)),
     )
+
+
+def _most_frequent(classes: int) -> str:
+    return f"The {SHOWN_BARS} most frequent of {classes} classes." if classes > SHOWN_BARS else ""
 
 
 def _of_classes(

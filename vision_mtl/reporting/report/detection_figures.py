@@ -138,12 +138,12 @@ def _per_class_bars(key: str, metric: DetectionMetric) -> Bars:
         if len(rows) > MANY
         else ""
     )
-    rows = rows[:MANY]
     return Bars(
         f"{key}-ap-classes",
         "AP per class, lowest first",
         [row.name for row in rows],
         {"AP": [row.ap for row in rows], "AP50": [row.ap50 for row in rows]},
         limit=1.0,
+        shown=MANY,
         note=note,
     )

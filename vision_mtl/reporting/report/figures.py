@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+SHOWN_BARS = 30
 Value = str | int | float | None
 
 
@@ -67,6 +68,7 @@ class Bars:
         names: N names.
         series: name of the series -> N values, at least 0.
         limit: the end of the axis; None for the largest value.
+        shown: how many are drawn at most, the first ones; files have all.
     """
 
     key: str
@@ -74,6 +76,7 @@ class Bars:
     names: Sequence[str]
     series: dict[str, Sequence[float | None]]
     limit: float | None = None
+    shown: int = SHOWN_BARS
     note: str = ""
 
     def table(self) -> tuple[list[str], list[list[Value]]]:

@@ -18,7 +18,6 @@ from vision_mtl.metrics.label_curves import (
     single_label_calibration,
     single_label_curves,
 )
-from vision_mtl.reporting.report.charts import SHOWN_BARS
 from vision_mtl.reporting.report.common import (
     calibration_figure,
     confusion_figures,
@@ -29,6 +28,7 @@ from vision_mtl.reporting.report.figures import Bars, Curve, Curves, Figure, Poi
 
 LabelMetric = SingleLabelMetric | MultilabelMetric | RegressionMetric
 CURVE_POINTS = 200
+SHOWN_ERRORS = 16  # labels whose errors are drawn
 RESIDUAL_BINS = 11  # odd, so that one of them is about 0
 MEASURES = ["precision", "recall", "F1"]
 
@@ -104,12 +104,13 @@ def _label_errors(key: str, metric: MultilabelMetric, scores: np.ndarray, target
     """Return what a confusion matrix would say of independent labels: those left out, those put in."""
     missed, added = missed_and_added(scores, targets, metric.threshold)
     order = np.argsort(-(missed + added), kind="stable")
-    few = f"The {SHOWN_BARS} with the most of {len(order)} labels." if len(order) > SHOWN_BARS else ""
+    few = f"The {SHOWN_ERRORS} with the most of {len(order)} labels." if len(order) > SHOWN_ERRORS else ""
     return Bars(
         f"{key}-label-errors",
         "Labels missed and added, images",
         [metric.names[i] for i in order],
         {"missed": missed[order].tolist(), "added": added[order].tolist()},
+        shown=SHOWN_ERRORS,
         note=f"A label is answered from {metric.threshold:g} upwards. {few}".strip(),
     )
 

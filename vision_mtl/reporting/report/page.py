@@ -12,7 +12,7 @@ from markupsafe import Markup
 from vision_mtl.reporting.report.charts import draw
 from vision_mtl.reporting.report.figures import Figure, Section, Table, Value
 from vision_mtl.reporting.report.provenance import Provenance
-from vision_mtl.reporting.report.summary import HeadRow
+from vision_mtl.reporting.report.summary import Cell, HeadRow
 
 SHOWN_ROWS = 500  # of a table in the page; files have all
 
@@ -58,6 +58,7 @@ def report_page(
         shown_images=len(gallery["images"]),
         origin=origin,
         picture=_picture,
+        shown_change=_change,
         is_table=lambda figure: isinstance(figure, Table),
         is_number=lambda value: isinstance(value, int | float),
         shown_rows=SHOWN_ROWS,
@@ -83,6 +84,13 @@ def _asset(environment: Environment, name: str) -> Markup:
     """Return a template file as it is: our own style sheet or script."""
     assert environment.loader is not None
     return Markup(environment.loader.get_source(environment, name)[0])
+
+
+def _change(cell: Cell) -> str:
+    """Return how far a metric moved, as precise as it is shown itself; empty where that shows nothing."""
+    assert cell.change is not None
+    text = f"{abs(cell.change):.3f}" if isinstance(cell.value, float) else f"{abs(cell.change):g}"
+    return "" if float(text) == 0 else text
 
 
 def _cell(value: Value) -> str:

@@ -14,14 +14,20 @@ import numpy as np
 from vision_mtl.errors import ConfigError
 from vision_mtl.heads.base import Metric
 from vision_mtl.heads.evaluation import DetectionMetric, MultilabelMetric, RegressionMetric, SingleLabelMetric
-from vision_mtl.metrics.bootstrap import Interval, bootstrap_intervals, detection_intervals
-from vision_mtl.metrics.classification import multilabel_metrics, single_label_metrics
+from vision_mtl.metrics.bootstrap import (
+    Interval,
+    bootstrap_intervals,
+    detection_intervals,
+    multilabel_intervals,
+)
+from vision_mtl.metrics.classification import single_label_metrics
 from vision_mtl.metrics.regression import regression_metrics
 from vision_mtl.reporting.report.figures import Table, Value
 
 RESAMPLES = 200
-MOST_WORK = 2e7  # images x classes x draws of a label head; larger sets are drawn less often
+MOST_WORK = 2e7  # images x classes x draws of a classification head; larger sets are drawn less often
 ERRORS = ("MAE", "RMSE")  # the metrics of which less is better
+SEEN = 5e-4  # a smaller change does not show in three decimals, and is neither better nor worse
 COUNTS = ("labelled", "without_positive")
 HEADLINES = ("mAP", "accuracy", "MAE")  # of each head the first that it has stands out
 
@@ -104,12 +110,12 @@ def intervals(metric: Metric, results: np.ndarray | None) -> Mapping[str, Interv
         return detection_intervals(metric.index, results, RESAMPLES)
     assert isinstance(metric, SingleLabelMetric | MultilabelMetric | RegressionMetric)
     answers, targets = metric.collected()
+    if isinstance(metric, MultilabelMetric):
+        return multilabel_intervals(answers, targets, metric.threshold, RESAMPLES)
 
     def score(rows: np.ndarray) -> dict[str, float | None]:
         if isinstance(metric, SingleLabelMetric):
             return single_label_metrics(answers[rows].reshape(len(rows), len(metric.names)), targets[rows])
-        if isinstance(metric, MultilabelMetric):
-            return multilabel_metrics(answers[rows], targets[rows], metric.threshold)
         return regression_metrics(answers[rows], targets[rows])
 
     draws = int(min(RESAMPLES, max(20, MOST_WORK / max(1, answers.size))))
@@ -132,7 +138,7 @@ def _cell(name: str, value: float | None, earlier: Any, interval: Interval | Non
     change, better = None, None
     if value is not None and _is_number(earlier):
         change = value - earlier
-        if name not in COUNTS and abs(change) >= 5e-5:
+        if name not in COUNTS and abs(change) >= SEEN:
             better = (change > 0) != (name in ERRORS)
     return Cell(name, value, change, better, interval)
 

@@ -14,6 +14,9 @@ $("theme").onclick = () => {
   root.dataset.theme = dark ? "light" : "dark";
 };
 
+// On paper the config is not folded away.
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(part => part.open = true));
+
 // Tables: sorted by a column's head; what is unknown stays last.
 for (const table of document.querySelectorAll("table.sortable")) {
   const buttons = [...table.querySelectorAll("th button")];
@@ -36,13 +39,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
 // Gallery.
 const data = JSON.parse($("gallery-data").textContent);
 const FIRST = 12; // images, until more are asked for
+const BRIEF = 64; // letters of an answer below a small picture
 let shown = [], open = -1;
 
-function boxes(entries, kindOf, textOf, thin) {
+function boxes(entries, kindOf, textOf, large) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 1000 1000");
   svg.setAttribute("preserveAspectRatio", "none");
-  if (thin) svg.classList.add("thin");
+  if (!large) svg.classList.add("thin");
   const tags = [];
   for (const entry of entries) {
     const [x, y, width, height] = entry.box, kind = kindOf(entry);
@@ -51,9 +55,11 @@ function boxes(entries, kindOf, textOf, thin) {
     rect.setAttribute("class", kind);
     svg.append(rect);
     const tag = make("span", "tag " + kind, textOf(entry));
-    tag.style.left = Math.min(Math.max(x, 0), 950) / 10 + "%";
+    // Above the box where there is room, else inside it; from its left edge, or on the right half up to its right one.
+    if (x < 600) tag.style.left = Math.max(x, 0) / 10 + "%";
+    else tag.style.right = Math.max(1000 - x - width, 0) / 10 + "%";
     tag.style.top = Math.min(Math.max(y, 0), 960) / 10 + "%";
-    if (y > 70) tag.style.transform = "translateY(-100%)";
+    if (y > (large ? 50 : 140)) tag.style.transform = "translateY(-100%)";
     tags.push(tag);
   }
   return [svg, ...tags];
@@ -65,7 +71,7 @@ function side(image, what, entries, kindOf, textOf, large) {
   picture.alt = image.file;
   [picture.width, picture.height] = image.size;
   node.append(picture);
-  const drawn = boxes(entries, kindOf, textOf, !large);
+  const drawn = boxes(entries, kindOf, textOf, large);
   node.append(...(large || entries.length <= 6 ? drawn : drawn.slice(0, 1)), make("span", "what", what));
   return node;
 }
@@ -83,13 +89,13 @@ function shot(image, large) {
     box => `${box.name} ${box.score.toFixed(2)}` + (large && !kinds[box.kind] ? ` · ${box.kind}` : ""), large));
   else pair.style.gridTemplateColumns = "1fr";
   if (!large) said.append(make("div", "file", image.file));
-  const table = make("table");
+  const table = make("table"), brief = text => large || text.length <= BRIEF ? text : text.slice(0, BRIEF - 1) + "…";
   const heading = table.insertRow();
   heading.append(make("th"), make("th", "", "truth"), make("th", "", "prediction"), make("th", "loss", "loss"));
   for (const [name, head] of Object.entries(image.heads)) {
     const row = table.insertRow();
-    row.append(make("th", "", name), make("td", "", head.truth),
-      make("td", head.kinds.length ? "wrong-answer" : "", head.answer + (large && head.kinds.length ? ` (${head.kinds.join(", ")})` : "")),
+    row.append(make("th", "", name), make("td", "", brief(head.truth)),
+      make("td", head.kinds.length ? "wrong-answer" : "", brief(head.answer) + (large && head.kinds.length ? ` (${head.kinds.join(", ")})` : "")),
       make("td", "loss", head.loss === null ? "–" : head.loss.toFixed(2)));
   }
   said.append(table);
