@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 import subprocess
 import sys
@@ -25,6 +27,21 @@ from vision_mtl.data.dataset import Dataset, Sample
 from vision_mtl.data.images import BadImageError, read_image
 from vision_mtl.errors import DataError
 from vision_mtl.training import step
+
+COMMANDS = re.findall(
+    r"python -m tests\.stress\.(\w+)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"tests.stress.{name}").main()
+    assert ended.value.code == 0
+    assert f"python -m tests.stress.{name}" in capsys.readouterr().out
 
 
 def test_annotation_mutants(capfd: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +148,26 @@ def test_the_tally_says_what_was_wrong(capsys: pytest.CaptureFixture[str]) -> No
     printed = capsys.readouterr()
     assert printed.err == "WRONG the second one\n"
     assert printed.out.startswith("1 file (")
+
+
+def test_the_tally_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    tally = Tally()
+    tally.progress(1, 4)
+    assert capsys.readouterr().err == "", "it has only begun"
+    tally.started -= 60
+    tally.shown -= 60
+    tally.progress(1, 4)
+    tally.progress(2, 4)
+    assert capsys.readouterr().err == "1 of 4, about 3:00 left\n"
+
+
+def test_the_tally_writes_its_figures(tmp_path: Path) -> None:
+    tally = Tally(tmp_path / "figures.json")
+    tally.add("read", "a problem")
+    assert tally.finish("1 file", grown=3) == 1
+    found = json.loads((tmp_path / "figures.json").read_text())
+    assert found.pop("seconds") < 60
+    assert found == {"summary": "1 file", "counts": {"read": 1}, "grown": 3, "problems": ["a problem"]}
 
 
 def test_killed_runs() -> None:
