@@ -255,14 +255,20 @@ def latest_stop(place: Place) -> int:
     return min(line, (place.step // EPOCH + 1) * EPOCH)
 
 
+def train(config: str, settings: Sequence[str], run: Path, resume: bool = False) -> str:
+    """Train; return the error by which numbers that are not finite ended it, empty for none."""
+    try:
+        train_from_config(config, [*TWICE, *settings], run, resume)
+    except NumericsError as error:
+        return str(error)
+    return ""
+
+
 def stops(place: Place, config: str, run: Path, whole: Path) -> list[str]:
     """Train with `training.nonfinite=stop`, then resume without the fault; return what is wrong."""
-    seen, message = Seen(), ""
+    seen = Seen()
     with mock.patch.object(engine, "optimizer_step", poisoning(place, seen)):
-        try:
-            train_from_config(config, [*TWICE, *place.settings], run)
-        except NumericsError as error:
-            message = str(error)
+        message = train(config, place.settings, run)
     images = list(chain(*(seen.images[part] for part in place.parts))) if seen.images else []
     wrong = [*seen.wrong, *bad_files(run)]
     if seen.steps != latest_stop(place):
@@ -272,17 +278,20 @@ def stops(place: Place, config: str, run: Path, whole: Path) -> list[str]:
         for words in (place.says, f"on images {images}", f"at step {place.step}")
         if words not in message
     ]
-    train_from_config(config, [*TWICE, *place.settings], run, resume=True)
-    return wrong if outcome(run) == outcome(whole) else [*wrong, "does not end as a run without the fault"]
+    again = train(config, place.settings, run, resume=True)
+    same = not again and outcome(run) == outcome(whole)
+    return wrong if same else [*wrong, f"resumed, it does not end as a run without the fault {again}"]
 
 
 def skips(place: Place, config: str, run: Path) -> list[str]:
     """Train with `training.nonfinite=skip`; return what is wrong."""
     seen = Seen()
     with mock.patch.object(engine, "optimizer_step", poisoning(place, seen)):
-        train_from_config(config, [*TWICE, *place.settings, "training.nonfinite=skip"], run)
-    progress = load_checkpoint(run / LAST)["progress"]
+        message = train(config, [*place.settings, "training.nonfinite=skip"], run)
     wrong = [*seen.wrong, *bad_files(run)]
+    if message:
+        return [*wrong, f"did not go on: {message}"]
+    progress = load_checkpoint(run / LAST)["progress"]
     if (progress["step"], progress["left_out"]) != (STEPS, 1):
         wrong.append(f"{progress['left_out']} steps left out of {progress['step']}")
     return wrong
@@ -300,7 +309,7 @@ def inject(names: Sequence[str] = tuple(PLACES), file: Path | None = None) -> in
             settings = PLACES[name].settings
             if settings not in wholes:
                 wholes[settings] = place / f"whole{number}"
-                train_from_config(config, [*TWICE, *settings], wholes[settings])
+                assert not train(config, settings, wholes[settings])
             wrong = stops(PLACES[name], config, place / f"stop{number}", wholes[settings])
             wrong += skips(PLACES[name], config, place / f"skip{number}")
             tally.add("wrong" if wrong else "right", json.dumps([name, *wrong]) if wrong else None)
