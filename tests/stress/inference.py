@@ -1,6 +1,6 @@
 """Many images through `tools/infer.py`, killed and resumed: none is lost or doubled, and memory stays flat.
 
-python -m tests.stress.inference [--count 100000] [--kills 1] [--seed 0]
+    python -m tests.stress.inference [--count 100000] [--kills 1] [--seed 0]
 
 The images are hard links to a few. Every run is a process of its own, of which the resident memory is sampled
 ten times a second from its first answers on. Flat: over the last three quarters of these samples the main
@@ -9,7 +9,6 @@ process grows by less than 32 MiB, the medians of the first and the last tenth o
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -26,7 +25,7 @@ import cv2
 import numpy as np
 
 from tests.stress.tiny_model import write_checkpoint
-from tests.stress.verdicts import Tally
+from tests.stress.verdicts import Tally, command_parser
 from tests.stress.workplace import ROOT, workplace
 
 GROWTH = 32 * 2**20  # bytes
@@ -113,9 +112,9 @@ def wrong_lines(record: Path, folder: Path, count: int) -> list[str]:
     return wrong
 
 
-def infer_and_resume(count: int, kills: int, seed: int, workers: int = 1) -> int:
+def infer_and_resume(count: int, kills: int, seed: int, workers: int = 1, file: Path | None = None) -> int:
     """Answer `count` images, killed `kills` times; return the exit code of the command."""
-    tally, draw = Tally(), random.Random(seed)
+    tally, draw = Tally(file), random.Random(seed)
     with workplace() as place:
         folder, output = place / "images", place / "answers"
         write_links(folder, count)
@@ -145,22 +144,26 @@ def infer_and_resume(count: int, kills: int, seed: int, workers: int = 1) -> int
         if growth > GROWTH:
             tally.problems.append(f"memory grew by {growth / 2**20:.0f} MiB")
         summary = json.loads((output / "inference.json").read_text()).get("summary", {})
+    rate = summary.get("images_per_second", 0.0)
     return tally.finish(
         f"{count} images, {kills} kills, {torn} torn lines: {len(tally.problems)} wrong; memory grew by "
-        f"{growth / 2**20:.1f} MiB (peak {peak / 2**20:.0f} MiB); {summary.get('images_per_second', 0):.0f} "
-        "images/s after the last"
+        f"{growth / 2**20:.1f} MiB (peak {peak / 2**20:.0f} MiB); {rate:.0f} images/s after the last",
+        images=count,
+        kills=kills,
+        growth_mib=round(growth / 2**20, 1),
+        peak_mib=round(peak / 2**20),
+        images_per_second=round(rate, 1),
     )
 
 
 def main() -> int:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = command_parser(__doc__ or "")
     parser.add_argument("--count", type=int, default=100_000, help="images (default: 100000)")
-    parser.add_argument("--kills", type=int, default=1, help="(default: 1)")
+    parser.add_argument("--kills", type=int, default=1, help="how often (default: 1)")
     parser.add_argument("--workers", type=int, default=1, help="decoding processes (default: 1)")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    return infer_and_resume(arguments.count, arguments.kills, arguments.seed, arguments.workers)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills (default: 0)")
+    given = parser.parse_args()
+    return infer_and_resume(given.count, given.kills, given.seed, given.workers, given.json)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ change places, the mean over them may differ in its last bit.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -20,21 +19,26 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tests.stress.evaluation_bench import Bench, Document, Numbers, build_bench
-from tests.stress.invariant_files import CONTROLS, EXCHANGES, REORDERINGS, REWRITINGS, TEXTS
-from tests.stress.verdicts import Tally
+from tests.stress.invariant_files import CONTROLS, EXCHANGES, REORDERINGS, REWRITINGS, TEXTS, Rewrite
+from tests.stress.verdicts import Tally, command_parser
 from tests.stress.workplace import workplace
 from vision_mtl.data.annotations import read_annotations
 from vision_mtl.metrics.detection import STAT_NAMES, evaluate_detections, results_array
 from vision_mtl.training.checkpoint import load_checkpoint, save_checkpoint
 
+Check = Callable[[], list[str]]  # returns what is wrong
+
 BATCH_SIZES = (1, 2, 3, 8)
+SPLITS = ((1,), (3, 4), (1, 2, 3))  # after how many images, and again
 CLOSE = 1e-5  # of scores, where batches are other ones: their sums are made in another order
 PIXELS = 0.01
 OTHER_BATCHES = {"count": 1e-5}  # its errors are means of answers, which are no ranks
@@ -73,70 +77,92 @@ def differences(found: Numbers, expected: Numbers, allowed: Mapping[str, float] 
     return wrong
 
 
-def far_apart(found: Numbers, expected: Numbers) -> list[str]:
-    """Return what differs between detections that should be the same but for rounding, in words."""
+def score_gap(found: Numbers, expected: Numbers) -> float:
+    """Return how far scores are apart at most, of detections that should be the same but for rounding.
+
+    Infinity where a detection has none of the same class within `PIXELS` on the other side.
+    """
     if len(found.detections) != len(expected.detections):
-        return [f"{len(found.detections)} detections instead of {len(expected.detections)}"]
+        return inf
     places: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for detection in found.detections:
         places.setdefault((detection["image_id"], detection["category_id"]), []).append(detection)
-    wrong = []
+    widest = 0.0
     for detection in expected.detections:
         near = [
             abs(other["score"] - detection["score"])
             for other in places.get((detection["image_id"], detection["category_id"]), [])
             if max(abs(a - b) for a, b in zip(other["bbox"], detection["bbox"], strict=True)) < PIXELS
         ]
-        if min(near, default=1.0) > CLOSE:
-            wrong.append(f"a score is {min(near, default=1.0):.2g} off")
-    return wrong[:3]
+        widest = max(widest, min(near, default=inf))
+    return widest
 
 
-def check_files(bench: Bench, tally: Tally, wanted: Callable[[str], bool]) -> None:
-    """Judge files that say the same in other words, and controls that do not."""
-    for name, rewrite in {**REWRITINGS, **EXCHANGES, **REORDERINGS}.items():
-        if wanted(name):
-            document = bench.document()
-            rewrite(document, random.Random(0))
-            allowed = OTHER_BATCHES if name in REORDERINGS else LAST_BIT if name in EXCHANGES else {}
-            wrong = differences(bench.evaluate(document), bench.expected, allowed)
-            tally.add("same" if not wrong else "other", f"{name}: {wrong}" if wrong else None)
-    for name, write in TEXTS.items():
-        if wanted(name):
-            wrong = differences(bench.evaluate(text=write(bench.document())), bench.expected)
-            tally.add("same" if not wrong else "other", f"{name}: {wrong}" if wrong else None)
-    for name, rewrite in CONTROLS.items():
+def of_files(bench: Bench) -> dict[str, Check]:
+    """Return the checks of files that say the same in other words."""
+
+    def rewritten(rewrite: Rewrite, allowed: Mapping[str, float]) -> list[str]:
         document = bench.document()
         rewrite(document, random.Random(0))
-        changed = differences(bench.evaluate(document), bench.expected)
-        tally.add("noticed" if changed else "missed", None if changed else f"{name}: not noticed")
+        return differences(bench.evaluate(document), bench.expected, allowed)
 
+    def written(write: Callable[[Document], bytes]) -> list[str]:
+        return differences(bench.evaluate(text=write(bench.document())), bench.expected)
 
-def check_settings(bench: Bench, tally: Tally, wanted: Callable[[str], bool]) -> None:
-    """Judge the same file with settings, processes and files that must not matter."""
-    ways: dict[str, Callable[[], Numbers]] = {
-        **{name: lambda o=overrides: bench.evaluate(overrides=o) for name, overrides in SETTINGS.items()},
-        "once more": bench.evaluate,
-        "without a cache": lambda: without_cache(bench),
-        "images in sub folders": lambda: in_sub_folders(bench),
-        "checkpoint written again": lambda: written_again(bench),
+    kinds = ((REWRITINGS, {}), (EXCHANGES, LAST_BIT), (REORDERINGS, OTHER_BATCHES))
+    checks: dict[str, Check] = {
+        name: partial(rewritten, rewrite, allowed)
+        for rewritings, allowed in kinds
+        for name, rewrite in rewritings.items()
     }
-    for name, evaluate in ways.items():
-        if wanted(name):
-            found = evaluate()
-            wrong = differences(found, bench.expected)
-            if name in SETTINGS or name == "once more":
-                wrong += [] if found.detections == bench.expected.detections else ["the detections"]
-            tally.add("same" if not wrong else "other", f"{name}: {wrong}" if wrong else None)
-    for size in BATCH_SIZES:
-        if wanted(name := f"batches of {size}"):
-            found = bench.evaluate(overrides=(f"data.eval_batch_size={size}",))
-            wrong = differences(found, bench.expected, OTHER_BATCHES) + far_apart(found, bench.expected)
-            tally.add("same" if not wrong else "other", f"{name}: {wrong}" if wrong else None)
-    for parts in ((1,), (3, 4), (1, 2, 3)):
-        if wanted(name := f"split after {' and '.join(map(str, parts))} images"):
-            wrong = split(bench, parts)
-            tally.add("same" if not wrong else "other", f"{name}: {wrong}" if wrong else None)
+    return {**checks, **{name: partial(written, write) for name, write in TEXTS.items()}}
+
+
+def of_settings(bench: Bench, gaps: list[float]) -> dict[str, Check]:
+    """Return the checks of settings, processes and files that must not matter.
+
+    Args:
+        bench: what is evaluated.
+        gaps: gets the widest gap between scores of each batch size.
+    """
+
+    def same(evaluate: Callable[[], Numbers], in_detections: bool = False) -> list[str]:
+        found = evaluate()
+        other = in_detections and found.detections != bench.expected.detections
+        return differences(found, bench.expected) + ["the detections"] * other
+
+    def batches(size: int) -> list[str]:
+        found = bench.evaluate(overrides=(f"data.eval_batch_size={size}",))
+        gaps.append(score_gap(found, bench.expected))
+        wrong = [f"a score is {gaps[-1]:.2g} off"] if gaps[-1] > CLOSE else []
+        return wrong + differences(found, bench.expected, OTHER_BATCHES)
+
+    def under(overrides: tuple[str, ...]) -> Numbers:
+        return bench.evaluate(overrides=overrides)
+
+    return {
+        **{name: partial(same, partial(under, overrides), True) for name, overrides in SETTINGS.items()},
+        "once more": partial(same, bench.evaluate, True),
+        "without a cache": partial(same, partial(without_cache, bench)),
+        "images in sub folders": partial(same, partial(in_sub_folders, bench)),
+        "checkpoint written again": partial(same, partial(written_again, bench)),
+        **{f"batches of {size}": partial(batches, size) for size in BATCH_SIZES},
+        **{
+            f"split after {' and '.join(map(str, parts))} images": partial(split, bench, parts)
+            for parts in SPLITS
+        },
+    }
+
+
+def of_controls(bench: Bench) -> dict[str, Check]:
+    """Return the checks of files that say something else, which must be noticed."""
+
+    def control(rewrite: Rewrite) -> list[str]:
+        document = bench.document()
+        rewrite(document, random.Random(0))
+        return [] if differences(bench.evaluate(document), bench.expected) else ["not noticed"]
+
+    return {name: partial(control, rewrite) for name, rewrite in CONTROLS.items()}
 
 
 def without_cache(bench: Bench) -> Numbers:
@@ -205,35 +231,42 @@ def parts_of(document: Document, sizes: Sequence[int]) -> list[Document]:
     return parts
 
 
-def check_invariances(images: int, only: str = "") -> int:
+def check_invariances(images: int, only: str = "", file: Path | None = None) -> int:
     """Check all invariances on so many images; return the exit code of the command."""
-    tally = Tally()
+    tally, gaps = Tally(file), [0.0]
     warnings.filterwarnings("ignore", message="This DataLoader will create 4 worker processes")
     with workplace() as place, contextlib.redirect_stdout(io.StringIO()):
         bench = build_bench(place, images)
         precision = bench.expected.heads["objects"]["mAP"]
         if precision is None or not 0.05 < precision < 0.95:
             tally.problems.append(f"mAP of {precision} tells nothing")
-        check_files(bench, tally, lambda name: only in name)
-        check_settings(bench, tally, lambda name: only in name)
+        checks = {**of_files(bench), **of_settings(bench, gaps)}
+        checks = {name: check for name, check in checks.items() if only in name}
+        controls = of_controls(bench)
+        for number, (name, check) in enumerate({**checks, **controls}.items()):
+            tally.progress(number, len(checks) + len(controls))
+            wrong = check()
+            kind = "real changes" if name in controls else "invariances"
+            tally.add(f"{kind} {'missed' if wrong else 'met'}", f"{name}: {wrong}" if wrong else None)
     counts = tally.counts
-    checked = counts["same"] + counts["other"]
     return tally.finish(
-        f"{checked} invariances of evaluation at mAP {json.dumps(precision)}: {counts['same']} hold; "
-        f"{counts['noticed']} of {len(CONTROLS)} real changes noticed, {len(tally.problems)} wrong"
+        f"{len(checks)} invariances of evaluation at mAP {json.dumps(precision)}: "
+        f"{counts['invariances met']} hold, scores at most {max(gaps):.1e} apart between batch sizes; "
+        f"{counts['real changes met']} of {len(controls)} real changes noticed, {len(tally.problems)} wrong",
+        invariances=len(checks),
+        mAP=precision,
+        score_gap=str(max(gaps)),
     )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__ or "")
     parser.add_argument("--images", type=int, default=40, help="default: 40")
     parser.add_argument(
         "--only", metavar="WORDS", default="", help="the controls, and those whose name holds these words"
     )
     arguments = parser.parse_args()
-    return check_invariances(arguments.images, arguments.only)
+    return check_invariances(arguments.images, arguments.only, arguments.json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tests.comparison.made import header_of
-from tests.stress import image_kinds
+from tests.stress import image_refusals
 from tests.stress.malicious_weights import WEIGHTS, Attack
 from vision_mtl.comparison.page import comparison_page
 from vision_mtl.comparison.plot import comparison_figure, svg_text
@@ -92,7 +92,7 @@ def bomb(kind: str) -> Attack:
     """Read an image that unpacks to far more than it should."""
 
     def attack(folder: Path, canary: str) -> None:
-        image_kinds.KINDS[kind](folder / "bomb.jpg", np.random.default_rng(0))
+        image_refusals.REFUSALS[kind](folder / "bomb.jpg", np.random.default_rng(0))
         read_image(folder / "bomb.jpg")
 
     return attack

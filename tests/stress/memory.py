@@ -9,14 +9,13 @@ quarter of the epochs is at most 4 MiB a process above that of the second one; t
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.stress.evaluation_bench import annotation, draw_images
-from tests.stress.verdicts import Tally
+from tests.stress.verdicts import Tally, command_parser
 from tests.stress.workplace import workplace
 from vision_mtl.data.config import DataConfig, ResizeConfig, SourceConfig
 from vision_mtl.data.dataset import Dataset, training_dataset
@@ -50,12 +49,13 @@ def small_set(folder: Path, images: int) -> Dataset:
     return training_dataset(config, open_sources(config, "train", HEADS), seed=0, epochs=1000)
 
 
-def sizes_by_epoch(dataset: Dataset, workers: int, epochs: int) -> list[int]:
+def sizes_by_epoch(dataset: Dataset, workers: int, epochs: int, tally: Tally) -> list[int]:
     """Return the PSS of all loader processes together after each epoch, in bytes."""
     batches = TrainingBatches(dataset.sizes(), 8, seed=0)
     loader = Loader(dataset, batches, workers)
     sizes = []
     for batches.epoch in range(epochs):
+        tally.progress(batches.epoch, epochs)
         for _ in loader:
             pass
         processes = loader.loader._iterator._workers
@@ -70,29 +70,29 @@ def growth(sizes: Sequence[int]) -> int:
     return sum(last) // len(last) - sum(before) // len(before)
 
 
-def watch(epochs: int, images: int, workers: int) -> int:
+def watch(epochs: int, images: int, workers: int, file: Path | None = None) -> int:
     """Load a small set for so many epochs; return the exit code of the command."""
-    tally = Tally()
+    tally = Tally(file)
     with workplace() as place:
-        sizes = sizes_by_epoch(small_set(place / "set", images), workers, epochs)
+        sizes = sizes_by_epoch(small_set(place / "set", images), workers, epochs, tally)
     grown = growth(sizes)
     if grown > GROWTH * workers:
         tally.problems.append(f"grew by {grown / MIB:.1f} MiB: {[size // MIB for size in sizes]} MiB")
     return tally.finish(
         f"{workers} loader processes over {epochs} epochs of {images} images: {sizes[-1] / MIB:.1f} MiB PSS, "
-        f"{grown / MIB:+.2f} MiB from the second to the last quarter"
+        f"{grown / MIB:+.2f} MiB from the second to the last quarter",
+        mib_by_epoch=[round(size / MIB, 2) for size in sizes],
+        grown_mib=round(grown / MIB, 2),
     )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__ or "")
     parser.add_argument("--epochs", type=int, default=200, help="default: 200")
     parser.add_argument("--images", type=int, default=64, help="default: 64")
     parser.add_argument("--workers", type=int, default=2, help="default: 2")
     arguments = parser.parse_args()
-    return watch(arguments.epochs, arguments.images, arguments.workers)
+    return watch(arguments.epochs, arguments.images, arguments.workers, arguments.json)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +16,18 @@ import numpy as np
 import pytest
 import torch
 
-from tests.stress import annotations, checkpoints, images, inference, invariances, malicious, memory
+from tests.stress import (
+    annotations,
+    checkpoints,
+    images,
+    inference,
+    invariances,
+    malicious,
+    memory,
+    nonfinite,
+)
 from tests.stress.annotation_corrections import CORRECTIONS
-from tests.stress.image_kinds import KINDS, Seen
+from tests.stress.image_files import Seen
 from tests.stress.malicious_files import HARMLESS, REFUSALS
 from tests.stress.verdicts import Hang, Refused, Tally, at_most
 from tests.stress.workplace import ROOT
@@ -24,6 +35,22 @@ from tests.training.narrow import narrow_trunk
 from vision_mtl.data.dataset import Dataset, Sample
 from vision_mtl.data.images import BadImageError, read_image
 from vision_mtl.errors import DataError
+from vision_mtl.training import step
+
+COMMANDS = re.findall(
+    r"python -m tests\.stress\.(\w+)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"tests.stress.{name}").main()
+    assert ended.value.code == 0
+    assert f"python -m tests.stress.{name}" in capsys.readouterr().out
 
 
 def test_annotation_mutants(capfd: pytest.CaptureFixture[str]) -> None:
@@ -57,8 +84,8 @@ def test_a_wrong_verdict_is_noticed(
 
 
 def test_image_kinds(tmp_path: Path) -> None:
-    assert len(KINDS) >= 25
-    files = images.write_files(tmp_path / "images", len(KINDS), seed=1)
+    assert len(images.KINDS) >= 25
+    files = images.write_files(tmp_path / "images", len(images.KINDS), seed=1)
     before = images.digests(files)
     tally = Tally()
     for file in files:
@@ -132,13 +159,49 @@ def test_the_tally_says_what_was_wrong(capsys: pytest.CaptureFixture[str]) -> No
     assert printed.out.startswith("1 file (")
 
 
+def test_the_tally_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    tally = Tally()
+    tally.progress(1, 4)
+    assert capsys.readouterr().err == "", "it has only begun"
+    tally.started -= 60
+    tally.shown -= 60
+    tally.progress(1, 4)
+    tally.progress(2, 4)
+    assert capsys.readouterr().err == "1 of 4, about 3:00 left\n"
+
+
+def test_the_tally_writes_its_figures(tmp_path: Path) -> None:
+    tally = Tally(tmp_path / "figures.json")
+    tally.add("read", "a problem")
+    assert tally.finish("1 file", grown=3) == 1
+    found = json.loads((tmp_path / "figures.json").read_text())
+    assert found.pop("seconds") < 60
+    assert found == {"summary": "1 file", "counts": {"read": 1}, "grown": 3, "problems": ["a problem"]}
+
+
 def test_killed_runs() -> None:
     """In a process of its own: this one has started threads, and so cannot fork."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.stress.kill", "--count", "3"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert re.match(r"\d kills .*: (\d) of \1 runs bit-identical", done.stdout), done.stdout
+    assert re.match(r"3 kills .*: after 3 of 3 kills, resumed and bit-identical", done.stdout), done.stdout
+
+
+def test_numbers_that_are_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(nonfinite.PLACES) >= 10
+    code = nonfinite.inject(["the gradient of a head", "the step before a checkpoint"])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert "not finite at 2 places: at 2 nothing was changed" in printed.out
+
+
+def test_a_step_that_is_taken_all_the_same_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(step, "skipping", lambda *_: nullcontext())
+    assert nonfinite.inject(["the last step"]) == 1
+    assert "it changed the model" in capsys.readouterr().err
 
 
 def test_damaged_checkpoints(capfd: pytest.CaptureFixture[str]) -> None:
@@ -179,7 +242,7 @@ def test_invariances(capsys: pytest.CaptureFixture[str]) -> None:
         code = invariances.check_invariances(8, only="shuffled")
     printed = capsys.readouterr()
     assert code == 0, printed.err
-    assert re.match(r"4 invariances .*: 4 hold; 4 of 4 real changes noticed, 0 wrong", printed.out)
+    assert re.match(r"4 invariances .*: 4 hold, .*; 4 of 4 real changes noticed, 0 wrong", printed.out)
 
 
 needs_smaps = pytest.mark.skipif(
@@ -210,4 +273,4 @@ class Leaking(torch.utils.data.Dataset):
 @needs_smaps
 def test_memory_that_grows_is_noticed(tmp_path: Path) -> None:
     leaking = Leaking(memory.small_set(tmp_path / "set", 16))
-    assert memory.growth(memory.sizes_by_epoch(leaking, 1, 8)) > 2 * memory.GROWTH
+    assert memory.growth(memory.sizes_by_epoch(leaking, 1, 8, Tally())) > 2 * memory.GROWTH

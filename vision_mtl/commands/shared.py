@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from vision_mtl.models.multitask import MultiTaskModel, build_model
 from vision_mtl.models.weights import load_weights
 from vision_mtl.reporting.weights_report import weights_text
 from vision_mtl.training.checkpoint import load_checkpoint
+from vision_mtl.training.numerics import weights_not_finite
 from vision_mtl.training.run import Progress
 
 logger = logging.getLogger(__name__)
@@ -55,6 +57,16 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def require_one_process() -> None:
+    """Raise ConfigError where a launcher such as torchrun has started several processes to train together."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count != "1":
+        raise ConfigError(
+            f"WORLD_SIZE: found {count}, expected 1 or nothing: training runs in one process; start it as "
+            "python tools/train.py, without torchrun"
+        )
+
+
 def evaluation_loader(config: Config, source: Source) -> Loader:
     """Return all images of an evaluation source, in batches of equal padded size."""
     data = config.data
@@ -71,8 +83,8 @@ def open_checkpoint(path: str | Path, overrides: Sequence[str] = ()) -> Trained:
         overrides: `key=value` changes to the run's config, e.g. `data.root=...`.
 
     Raises:
-        CheckpointError: damaged, without the parts of a run's checkpoint, or overrides that change the
-            network.
+        CheckpointError: damaged, without the parts of a run's checkpoint, weights that are not finite, or
+            overrides that change the network.
     """
     state = load_checkpoint(path)
     try:
@@ -92,6 +104,11 @@ def open_checkpoint(path: str | Path, overrides: Sequence[str] = ()) -> Trained:
     model = build_model(config.model(), labels)
     try:
         model.load_state_dict(average)
+        if bad := weights_not_finite(model):
+            raise CheckpointError(
+                f"'{path}' has weights that are not finite ({len(bad)}, first {bad[0]}): its answers would "
+                "mean nothing. Use another checkpoint of the run"
+            )
     except (RuntimeError, TypeError) as error:
         raise CheckpointError(f"'{path}' does not fit the network of the overrides: {error}") from error
     return Trained(model.eval(), config, labels, progress, points)

@@ -21,11 +21,11 @@ import yaml
 import vision_mtl
 from vision_mtl.allocator import keep_freed_memory
 from vision_mtl.commands.report import report_evaluation
-from vision_mtl.commands.shared import choose_device, evaluation_loader
+from vision_mtl.commands.shared import choose_device, evaluation_loader, require_one_process
 from vision_mtl.config import Config, load_config, to_tree
 from vision_mtl.data.dataset import Source, training_dataset
 from vision_mtl.data.loader import Loader, TrainingBatches, shown_per_epoch
-from vision_mtl.data.sources import open_evaluation, open_sources
+from vision_mtl.data.sources import fingerprints, open_evaluation, open_sources
 from vision_mtl.errors import ConfigError
 from vision_mtl.files import whole
 from vision_mtl.heads.base import LabelInfo
@@ -197,9 +197,7 @@ def build_run(
                 "torch": str(torch.__version__),
                 "torchvision": str(torchvision.__version__),
             },
-            "fingerprints": {
-                source.index.path: source.index.fingerprint for source in [*data.train, data.val]
-            },
+            "fingerprints": fingerprints([*data.train, data.val]),
         },
         lr_factors={name: head.lr_factor for name, head in config.heads.items()},
     )
@@ -263,6 +261,7 @@ def train_from_config(
         VisionMTLError: wrong config, data or run folder; before anything is written where possible.
         Interrupted: SIGTERM or SIGINT came; the run can be resumed.
     """
+    require_one_process()
     config = load_config(config_path, overrides)
     folder = choose_folder(config_path, output, resume)
     start_logging()
