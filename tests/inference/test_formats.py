@@ -219,7 +219,7 @@ def test_crop_areas_by_hand() -> None:
 
 
 def test_names_of_files_are_safe_and_apart() -> None:
-    names = {1: "../../etc", 2: "a/b", 3: "a:b", 4: "..", 5: "Ring", 6: "ring", 7: "weiß 1.5"}
+    names = {1: "../../etc", 2: "a/b", 3: "a:b", 4: "..", 5: "Ring", 6: "ring", 7: "weiß 1.5", 8: "A:b-2"}
     assert safe_names(names) == {
         1: "_.._etc",
         2: "a_b-2",
@@ -228,6 +228,7 @@ def test_names_of_files_are_safe_and_apart() -> None:
         5: "Ring-5",
         6: "ring-6",
         7: "weiß 1.5",
+        8: "A_b-2-8",  # what 2 is named
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,10 @@ def crop_area(bbox: Sequence[float], size: tuple[int, ...]) -> tuple[int, int, i
 def safe_names(names: Mapping[int, str]) -> Names:
     """Return id -> a name for files and folders, safe on any system, with the id where two are alike."""
     safe = {number: re.sub(r"[^\w .-]", "_", name).strip(" .")[:80] for number, name in names.items()}
-    folded = [name.casefold() for name in safe.values()]
+    numbered = {number: f"{name or 'category'}-{number}" for number, name in safe.items()}
+    taken = Counter(name.casefold() for name in [*safe.values(), *numbered.values()])
     return {
-        number: name if name and folded.count(name.casefold()) == 1 else f"{name or 'category'}-{number}"
+        number: name if name and taken[name.casefold()] == 1 else numbered[number]
         for number, name in safe.items()
     }
 
