@@ -26,6 +26,7 @@ for path in sorted(pathlib.Path("vision_mtl").rglob("*.py")):
 from tests.commands.helpers import write_config
 from tests.conftest import write_tiny_coco
 from vision_mtl.commands.evaluate import evaluate_checkpoint
+from vision_mtl.commands.export import export_safetensors
 from vision_mtl.commands.infer import infer_with_checkpoint
 from vision_mtl.commands.train import train_from_config
 
@@ -34,6 +35,7 @@ run = folder / "run"
 train_from_config(write_config(folder, data.root), ["training.max_steps=1", "data.workers=0"], run)
 best = str(run / "checkpoints" / "best.pt")
 evaluate_checkpoint(best, [], "val", folder / "evaluation")
+export_safetensors(best, folder / "shared.safetensors")
 assert infer_with_checkpoint([str(data.images)], best, folder / "answers", 0.3, True, False) == 0
 try:
     socket.create_connection(("localhost", 80))

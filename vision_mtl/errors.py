@@ -6,10 +6,13 @@ Nothing here imports torch: tools wrap their `main` in `run_command` before heav
 from __future__ import annotations
 
 import difflib
+import errno
 import signal
 import sys
 from collections.abc import Callable, Iterable
 from types import FrameType
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of a disk that takes nothing more
 
 
 class VisionMTLError(Exception):
@@ -48,9 +51,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Run a command's `main` and exit with its code: 2 for a `VisionMTLError`, 128 + its number for a signal.
+    """Run a command's `main` and exit with its code.
 
-    By itself SIGTERM would end Python on the spot, with its loader processes left behind.
+    It is 2 for a `VisionMTLError` or a disk that is full or read-only, and 128 + its number for a signal: by
+    itself SIGTERM would end Python on the spot, with its loader processes left behind.
     """
 
     def end(number: int, _: FrameType | None) -> None:
@@ -66,6 +70,15 @@ def run_command(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # whoever read our output, `head` for one, has gone
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:  # where no part of the program says more
+        if error.errno not in FULL:
+            raise
+        sys.stdout.flush()
+        print(
+            f"error: cannot write: {error}; free some space, or choose another --output or VISION_MTL_CACHE",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

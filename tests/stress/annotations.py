@@ -10,7 +10,6 @@ the operator knows.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from tests.stress.annotation_reference import differences, expect
 from tests.stress.annotation_refusals import REFUSALS
 from tests.stress.annotation_splits import SPLITS
 from tests.stress.annotation_text import TEXTS
-from tests.stress.verdicts import Accepted, Hang, Refused, Tally, at_most, peak_memory
+from tests.stress.verdicts import Accepted, Hang, Refused, Tally, at_most, command_parser, peak_memory
 from tests.stress.workplace import ROOT, workplace
 from vision_mtl.data.annotations import AnnotationIndex, read_annotations
 from vision_mtl.data.config import DataConfig, SourceConfig
@@ -109,16 +108,21 @@ def read_beside(source: Original, path: Path) -> tuple[AnnotationIndex, list[str
 
 
 def read_mutants(
-    count: int, seed: int, names: Sequence[str] = tuple(OPERATORS), images: int | None = None
+    count: int,
+    seed: int,
+    names: Sequence[str] = tuple(OPERATORS),
+    images: int | None = None,
+    file: Path | None = None,
 ) -> int:
     """Read `count` mutants of a file with `images` in this process, each operator in turn; return the exit
     code."""
-    tally = Tally()
+    tally = Tally(file)
     with workplace() as folder:
         source = original(folder, images)
         differences(read_annotations(source.path, None), expect(source.document()))
         before = peak_memory()
         for number in range(count):
+            tally.progress(number, count)
             name = names[number % len(names)]
             content, verdict = mutant(name, source, seed, number)
             try:
@@ -135,7 +139,9 @@ def read_mutants(
     return tally.finish(
         f"{count} mutants of {len(names)} operators: {counts['accepted']} accepted, "
         f"{counts['refused']} refused, {counts['uncaught']} uncaught, {counts['hangs']} hangs, {wrong} wrong"
-        f"; memory grew by {grown / 2**20:.0f} MiB"
+        f"; memory grew by {grown / 2**20:.0f} MiB",
+        operators=len(names),
+        grown_mib=round(grown / 2**20),
     )
 
 
@@ -154,10 +160,11 @@ training: {{max_steps: 1, warmup_steps: 1, precision: fp32}}
 """
 
 
-def train_mutants(seed: int, names: Sequence[str] = tuple(OPERATORS)) -> int:
+def train_mutants(seed: int, names: Sequence[str] = tuple(OPERATORS), file: Path | None = None) -> int:
     """Train on one mutant of each operator with `tools/train.py`; return the exit code."""
-    tally = Tally()
-    for name in names:
+    tally = Tally(file)
+    for number, name in enumerate(names):
+        tally.progress(number, len(names))
         with workplace() as folder:
             source = original(folder, images=12)
             content, verdict = mutant(name, source, seed, 0)
@@ -201,8 +208,7 @@ def train_on(
 
 
 def main() -> int:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = command_parser(__doc__ or "")
     parser.add_argument("--count", type=int, default=2000, help="mutants to read (default: 2000)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", action="store_true", help="train on one mutant of each operator instead")
@@ -210,8 +216,8 @@ def main() -> int:
     arguments = parser.parse_args()
     names = [name for name in OPERATORS if (arguments.only or "") in name]
     if arguments.train:
-        return train_mutants(arguments.seed, names)
-    return read_mutants(arguments.count, arguments.seed, names)
+        return train_mutants(arguments.seed, names, arguments.json)
+    return read_mutants(arguments.count, arguments.seed, names, file=arguments.json)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@ python -m tests.stress.checkpoints [--count 1000] [--seed 0]
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 from pathlib import Path
 
 import torch
 
-from tests.stress.verdicts import Tally
+from tests.stress.verdicts import Tally, command_parser
 from tests.stress.workplace import workplace
 from vision_mtl.errors import CheckpointError
 from vision_mtl.training.checkpoint import newest_intact, save_checkpoint
@@ -43,32 +42,33 @@ def judge(path: Path, content: bytes) -> str | None:
     return None
 
 
-def read_damaged(count: int, seed: int) -> int:
+def read_damaged(count: int, seed: int, file: Path | None = None) -> int:
     """Damage a checkpoint `count` times; return the exit code of the command."""
-    draw, tally = random.Random(seed), Tally()
+    draw, tally = random.Random(seed), Tally(file)
     with workplace() as place:
         path = place / "last.pt"
         weights = {f"layer{i}.weight": torch.randn(64, 64) for i in range(20)}
         for step in (1, 2):
             save_checkpoint({"step": step, "model": weights, "config": {"lr": 0.1}}, path, keep=2)
         content = path.read_bytes()
-        for _ in range(count):
+        for number in range(count):
+            tally.progress(number, count)
             what, damaged = damage(content, draw)
             problem = judge(path, damaged)
             tally.add(what.split()[0], problem and f"{what}: {problem}")
         kinds = f"{tally.counts['cut']} cut, {tally.counts['bit']} with a flipped bit"
         found = count - len(tally.problems)
-        return tally.finish(f"{count} damaged checkpoints ({kinds}): {found} found and the one before taken")
+        return tally.finish(
+            f"{count} damaged checkpoints ({kinds}): {found} found and the one before taken", found=found
+        )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__ or "")
     parser.add_argument("--count", type=int, default=1000, help="default: 1000")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    return read_damaged(arguments.count, arguments.seed)
+    return read_damaged(arguments.count, arguments.seed, arguments.json)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ The files are read three times: by the decoder, in a process whose memory is mea
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import json
@@ -23,9 +22,11 @@ import cv2
 import numpy as np
 
 from tests.data.image_files import ODD_IMAGES, REFUSED
-from tests.stress.image_kinds import KINDS, Seen, Skipped, Verdict
+from tests.stress.image_decodings import DECODINGS
+from tests.stress.image_files import Seen, Skipped, Verdict
+from tests.stress.image_refusals import REFUSALS
 from tests.stress.tiny_model import write_checkpoint
-from tests.stress.verdicts import Tally
+from tests.stress.verdicts import Tally, command_parser
 from tests.stress.workplace import ROOT, workplace
 from vision_mtl.data.config import DataConfig, ResizeConfig, SourceConfig
 from vision_mtl.data.dataset import Dataset
@@ -34,6 +35,7 @@ from vision_mtl.data.sources import open_evaluation
 
 MEMORY = 512 * 2**20  # bytes above what the libraries need
 SECONDS = 600.0
+KINDS = {**REFUSALS, **DECODINGS}
 PLAIN = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -188,14 +190,16 @@ def digests(files: list[File]) -> dict[str, str]:
     return found
 
 
-def read_images(count: int, seed: int) -> int:
+def read_images(count: int, seed: int, file: Path | None = None) -> int:
     """Write `count` files and read them in all ways; return the exit code."""
-    tally = Tally()
+    tally = Tally(file)
     with workplace() as folder:
         made, odd = write_files(folder / "images", count, seed), odd_files()
         before = digests(made + odd)
         grown = read_alone(made + odd, folder / "pixels", tally)
+        tally.progress(1, 3)
         load_as_data_set(made, folder, tally)
+        tally.progress(2, 3)
         infer(made, folder, tally)
         if digests(made + odd) != before:
             tally.problems.append("source files were changed")
@@ -208,17 +212,17 @@ def read_images(count: int, seed: int) -> int:
         f"{counts['decoded']} decoded, "
         f"{counts['skipped']} skipped (expected {expected}), {counts['loaded']} loaded, "
         f"{counts['answered']} answered, {counts['crashes']} crashes, {len(tally.problems)} wrong; "
-        f"memory grew by {grown / 2**20:.0f} MiB"
+        f"memory grew by {grown / 2**20:.0f} MiB",
+        grown_mib=round(grown / 2**20),
     )
 
 
 def main() -> int:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser = command_parser(__doc__ or "")
     parser.add_argument("--count", type=int, default=300, help="files to write (default: 300)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    return read_images(arguments.count, arguments.seed)
+    return read_images(arguments.count, arguments.seed, arguments.json)
 
 
 if __name__ == "__main__":

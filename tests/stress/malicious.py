@@ -5,13 +5,12 @@ python -m tests.stress.malicious
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 from pathlib import Path
 
 from tests.stress.malicious_files import HARMLESS, REFUSALS, Attack
-from tests.stress.verdicts import Hang, Tally, at_most, peak_memory
+from tests.stress.verdicts import Hang, Tally, at_most, command_parser, peak_memory
 from tests.stress.workplace import workplace
 from vision_mtl.errors import VisionMTLError
 
@@ -60,11 +59,12 @@ def _state(place: Path) -> dict[str, str]:
     }
 
 
-def attack_all() -> int:
+def attack_all(file: Path | None = None) -> int:
     """Carry out all attacks; return the exit code."""
-    tally = Tally()
+    tally, attacks = Tally(file), {**REFUSALS, **HARMLESS}
     start = peak_memory()
-    for name, attack in {**REFUSALS, **HARMLESS}.items():
+    for number, (name, attack) in enumerate(attacks.items()):
+        tally.progress(number, len(attacks))
         with workplace() as place:
             tally.add(*judge(name, attack, place))
     grown = peak_memory() - start
@@ -72,15 +72,14 @@ def attack_all() -> int:
         tally.problems.append(f"memory grew by {grown / 2**20:.0f} MiB")
     counts = tally.counts
     return tally.finish(
-        f"{len(REFUSALS) + len(HARMLESS)} malicious files: {counts['refused']} refused, {counts['read']} "
-        f"read without effect, {len(tally.problems)} wrong; memory grew by {grown / 2**20:.0f} MiB"
+        f"{len(attacks)} malicious files: {counts['refused']} refused, {counts['read']} "
+        f"read without effect, {len(tally.problems)} wrong; memory grew by {grown / 2**20:.0f} MiB",
+        grown_mib=round(grown / 2**20),
     )
 
 
 def main() -> int:
-    raw = argparse.RawDescriptionHelpFormatter
-    argparse.ArgumentParser(description=__doc__, formatter_class=raw).parse_args()
-    return attack_all()
+    return attack_all(command_parser(__doc__ or "").parse_args().json)
 
 
 if __name__ == "__main__":

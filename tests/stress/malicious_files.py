@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import builtins
 import csv
-import hashlib
-import io
 import json
-import os
-import pickle
-import runpy
-import shutil
 import struct
-import subprocess
-import tarfile
-import zipfile
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from tests.comparison.made import header_of
-from tests.stress import image_kinds
-from vision_mtl.commands.shared import open_checkpoint
+from tests.stress import image_refusals
+from tests.stress.malicious_weights import WEIGHTS, Attack
 from vision_mtl.comparison.page import comparison_page
 from vision_mtl.comparison.plot import comparison_figure, svg_text
 from vision_mtl.comparison.results import Sample, Summary, TaskAlone
@@ -38,119 +23,8 @@ from vision_mtl.data.cache import cache_folder
 from vision_mtl.data.images import check_images, read_image
 from vision_mtl.data.index_cache import DamagedCacheError, read_packed
 from vision_mtl.data.label_csv import read_column
-from vision_mtl.errors import CheckpointError, DataError
-from vision_mtl.heads.base import LabelInfo
+from vision_mtl.errors import DataError
 from vision_mtl.inference.writers import write_csv
-from vision_mtl.models.weight_files import read_weights
-from vision_mtl.training.checkpoint import FORMAT, SEAL, load_checkpoint
-
-# Writes a file into an empty folder and hands it to the project, which raises one of its errors or makes
-# something harmless of it. Whoever runs what is in the file makes the other path: the canary.
-Attack = Callable[[Path, str], None]
-
-
-class Payload:
-    """Something that calls a function when it is unpickled."""
-
-    def __init__(self, function: Any, *arguments: Any) -> None:
-        self.call = (function, arguments)
-
-    def __reduce__(self) -> Any:
-        return self.call
-
-
-def payloads(canary: str) -> dict[str, Payload]:
-    """Return objects that make the file `canary` when they are unpickled."""
-    code = f"open({canary!r}, 'w').close()"
-    return {
-        "os.system": Payload(os.system, f"touch {canary}"),
-        "eval": Payload(builtins.eval, code),
-        "exec": Payload(builtins.exec, code),
-        "Popen": Payload(subprocess.Popen, ["touch", canary]),
-        "open": Payload(builtins.open, canary, "w"),
-        "runpy": Payload(runpy._run_code, code, {}),  # type: ignore[attr-defined]
-        "copy": Payload(shutil.copy, "/etc/hostname", canary),
-        "torch.load": Payload(partial(torch.load, weights_only=False), canary),
-        "getattr": Payload(builtins.getattr, "text", "upper"),
-        "tensor file": Payload(torch.from_file, canary, True, 16),
-    }
-
-
-def seal(path: Path) -> None:
-    """End a file as checkpoints end, whatever it holds: anyone can."""
-    content = path.read_bytes()
-    path.write_bytes(content + SEAL + hashlib.sha256(content).digest())
-
-
-def in_zip(path: Path, content: Any) -> None:
-    torch.save({"format": FORMAT, "model": content}, path)
-
-
-def in_legacy(path: Path, content: Any) -> None:
-    torch.save({"format": FORMAT, "model": content}, path, _use_new_zipfile_serialization=False)
-
-
-def in_pickle(path: Path, content: Any) -> None:
-    path.write_bytes(pickle.dumps(content))
-
-
-def in_hand_made_zip(path: Path, content: Any) -> None:
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("archive/data.pkl", pickle.dumps({"format": FORMAT, "model": content}, protocol=2))
-        file.writestr("archive/version", "3")
-        file.writestr("archive/byteorder", "little")
-
-
-def in_tar(path: Path, content: Any) -> None:
-    """Write the format of torch before 0.2: a tar whose members are pickles."""
-    with tarfile.open(path, "w") as file:
-        for name in ("sys_info", "storages", "tensors", "pickle"):
-            data = pickle.dumps(content)
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            file.addfile(member, io.BytesIO(data))
-
-
-CONTAINERS: dict[str, Callable[[Path, Any], None]] = {
-    "zip": in_zip,
-    "legacy": in_legacy,
-    "pickle": in_pickle,
-    "hand-made zip": in_hand_made_zip,
-    "tar": in_tar,
-}
-
-
-def checkpoint(payload: str, container: str) -> Attack:
-    """Offer a checkpoint with a payload where a run's checkpoint is read, and where weights are."""
-
-    def attack(folder: Path, canary: str) -> None:
-        path = folder / "best.pt"
-        CONTAINERS[container](path, payloads(canary)[payload])
-        for sealed in (False, True):
-            if sealed:
-                seal(path)
-            with suppress(CheckpointError):
-                read_weights(str(path), "objects", LabelInfo(("a",), (1,)))
-                raise AssertionError("read_weights accepted it")
-        load_checkpoint(path)
-
-    return attack
-
-
-def plain_checkpoint(**state: Any) -> Attack:
-    """Offer a checkpoint of plain types that is not what a run saves."""
-
-    def attack(folder: Path, canary: str) -> None:
-        torch.save({"format": FORMAT, **state}, folder / "best.pt")
-        seal(folder / "best.pt")
-        open_checkpoint(folder / "best.pt")
-
-    return attack
-
-
-def torchscript(folder: Path, canary: str) -> None:
-    torch.jit.save(torch.jit.script(torch.nn.Identity()), folder / "best.pt")
-    load_checkpoint(folder / "best.pt")
 
 
 def config(text: str) -> Attack:
@@ -218,7 +92,7 @@ def bomb(kind: str) -> Attack:
     """Read an image that unpacks to far more than it should."""
 
     def attack(folder: Path, canary: str) -> None:
-        image_kinds.KINDS[kind](folder / "bomb.jpg", np.random.default_rng(0))
+        image_refusals.REFUSALS[kind](folder / "bomb.jpg", np.random.default_rng(0))
         read_image(folder / "bomb.jpg")
 
     return attack
@@ -303,15 +177,7 @@ _SHAPE = '{"__metadata__": {"crc32": "0"}, "a": {"dtype": "I64", "shape": %s, "d
 
 # What must be refused by an error of the project.
 REFUSALS: dict[str, Attack] = {
-    **{f"pickle {name} in a zip": checkpoint(name, "zip") for name in payloads("")},
-    **{f"pickle os.system in {kind}": checkpoint("os.system", kind) for kind in list(CONTAINERS)[1:]},
-    **{f"pickle eval in {kind}": checkpoint("eval", kind) for kind in list(CONTAINERS)[1:]},
-    "TorchScript": torchscript,
-    "checkpoint of nothing": plain_checkpoint(),
-    "checkpoint of lists": plain_checkpoint(config=[], labels=[], average=[], progress=[]),
-    "checkpoint with a wrong config": plain_checkpoint(
-        config={"heads": {"a": {"type": "os.system"}}}, labels={}, average={}, progress={"step": 1}
-    ),
+    **WEIGHTS,
     "YAML os.system": config("data: !!python/object/apply:os.system ['touch CANARY']"),
     "YAML eval": config("data: !!python/object/apply:eval [\"open('CANARY', 'w')\"]"),
     "YAML Popen": config("data: !!python/object/new:subprocess.Popen [[touch, CANARY]]"),

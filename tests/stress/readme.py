@@ -12,12 +12,16 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+import cv2
 
 from tests.conftest import write_tiny_coco
 from tests.readme import PAGES, blocks, commands, is_tool
+from tests.stress.verdicts import Tally, command_parser
 from tests.stress.workplace import ROOT, workplace
+from vision_mtl.data.images import read_image
+from vision_mtl.inference.video import VideoFile
 
 SHORT = ["training.max_steps=1", "training.precision=fp32", "data.workers=0"]
 SMALL = ["trunk={name: resnet18, norm: batch, channels: 32}", "data.resize={shorter: 64, longer: 96}"]
@@ -25,7 +29,7 @@ SECONDS = 600  # for one command
 
 
 def write_stand_ins(folder: Path) -> None:
-    """Write the tools, the configs, `data/parts`, `parts.yaml` and `new_images` that README.md speaks of."""
+    """Write what README.md speaks of: tools, configs, `data/parts`, `parts.yaml`, images and a video."""
     for name in ("tools", "configs"):
         (folder / name).symlink_to(ROOT / name)
     parts = write_tiny_coco(folder / "data" / "parts")
@@ -39,7 +43,13 @@ def write_stand_ins(folder: Path) -> None:
         for i, path in enumerate(sorted(parts.images.iterdir()))
     ]
     (parts.root / "labels.csv").write_text("\n".join(["file_name,verdict,wear", *rows]) + "\n")
-    shutil.copytree(parts.images, folder / "new_images")
+    for name in ("new_images", "val"):
+        shutil.copytree(parts.images, folder / name)
+    shutil.copy(annotations / "val.json", folder / "val.json")
+    (folder / "best.pt").symlink_to("runs/parts-1/checkpoints/best.pt")  # which is trained first
+    with VideoFile(folder / "clip.mp4", rate=10) as video:
+        for path in sorted(parts.images.iterdir()):
+            video.add(cv2.resize(read_image(str(path)), (96, 64)))
     (folder / "parts.yaml").write_text(blocks(PAGES[0], "yaml")[0].text)
 
 
@@ -53,40 +63,38 @@ def shortened(words: list[str]) -> list[str] | None:
     return [sys.executable, *words[1:], *more]
 
 
-def main() -> int:
-    left_out, wrong, ran = [], 0, 0
+def run_all(file: Path | None = None) -> int:
+    """Run what can be run of README.md; return the exit code."""
+    tally, left_out = Tally(file), []
+    shown = [words for block in blocks(PAGES[0], "bash") for words in commands(block.text)]
     with workplace() as folder:
         write_stand_ins(folder)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        for block in blocks(PAGES[0], "bash"):
-            for words in commands(block.text):
-                command = shortened(words)
-                if command is None:
-                    left_out.append(shlex.join(words))
-                    continue
-                start = time.monotonic()
-                done = subprocess.run(
-                    command,
-                    cwd=folder,
-                    env=environment,
-                    capture_output=True,
-                    text=True,
-                    timeout=SECONDS,
-                    check=False,
-                )
-                ran += 1
-                wrong += done.returncode != 0
-                verdict = (
-                    "ok" if done.returncode == 0 else f"WRONG, exit code {done.returncode}\n{done.stderr}"
-                )
-                print(
-                    f"{block.place} ({time.monotonic() - start:.0f} s) {shlex.join(words)}: {verdict}",
-                    flush=True,
-                )
+        for number, words in enumerate(shown):
+            tally.progress(number, len(shown))
+            command = shortened(words)
+            if command is None:
+                left_out.append(shlex.join(words))
+                continue
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
+            )
+            wrong = f"{shlex.join(words)}: exit code {done.returncode}\n{done.stderr}"
+            tally.add("ran", wrong if done.returncode else None)
     for text in left_out:
         print(f"not run: {text}")
-    print(f"{ran} commands, {wrong} wrong")
-    return 1 if wrong else 0
+    return tally.finish(
+        f"{tally.counts['ran']} commands of README.md, {len(tally.problems)} wrong", left_out=left_out
+    )
+
+
+def main() -> int:
+    return run_all(command_parser(__doc__ or "").parse_args().json)
 
 
 if __name__ == "__main__":

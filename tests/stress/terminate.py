@@ -1,11 +1,10 @@
-"""SIGTERM in every phase of a run: it ends in time, with code 143 and no process left, and loses nothing.
+"""SIGTERM in every phase of a run: it ends in time, with code 143 and no process left, its last step saved.
 
 python -m tests.stress.terminate [--times 5]
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 
 from tests.conftest import write_tiny_coco
 from tests.stress.kill import FORK, WORKERS, run_once
-from tests.stress.verdicts import Tally
+from tests.stress.verdicts import Tally, command_parser
 from tests.stress.workplace import workplace
 from tests.training.narrow import narrow_trunk
 from tests.training.outcomes import outcome
@@ -26,7 +25,8 @@ from vision_mtl.data.loader import Loader
 from vision_mtl.errors import run_command
 from vision_mtl.structures import Batch
 from vision_mtl.training import checkpoint, engine
-from vision_mtl.training.run import Run
+from vision_mtl.training.checkpoint import load_checkpoint
+from vision_mtl.training.run import LAST, Run
 
 LONGEST = 25.0  # seconds from the signal to the end
 PHASES: dict[str, tuple[Any, str]] = {  # -> the function in which the signal comes
@@ -45,10 +45,35 @@ def train(config: str, run: Path, workers: int, phase: str, call: int) -> None:
     """Train in a process and session of its own, to which a SIGTERM comes in a phase."""
     os.setsid()
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    engine.optimizer_step = counting(engine.optimizer_step, steps_file(run))
     place, name = PHASES[phase]
     setattr(place, name, signalling(getattr(place, name), call))
     with narrow_trunk():
         run_command(lambda: command.train_from_config(config, [f"data.workers={workers}"], run) and None)
+
+
+def steps_file(run: Path) -> Path:
+    """Return the file in which a run leaves a byte for every step that it takes."""
+    return run.with_name(f"steps of {run.name}")
+
+
+def counting(function: Callable[..., Any], file: Path) -> Callable[..., Any]:
+    """Return a function that leaves a byte in a file whenever it has done its work."""
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        result = function(*arguments, **named)
+        with file.open("ab") as bytes_:
+            bytes_.write(b".")
+        return result
+
+    return counted
+
+
+def steps_lost(run: Path) -> int:
+    """Return how many of the steps that a run took are not in its last checkpoint."""
+    file, last = steps_file(run), run / LAST
+    taken = file.stat().st_size if file.exists() else 0
+    return taken - (load_checkpoint(last)["progress"]["step"] if last.exists() else 0)
 
 
 def signalling(function: Callable[..., Any], call: int) -> Callable[..., Any]:
@@ -90,14 +115,15 @@ def session_of(leader: int) -> list[int]:
     return found
 
 
-def terminate(times: int) -> int:
+def terminate(times: int, file: Path | None = None) -> int:
     """Send each phase a SIGTERM `times` times; return the exit code of the command."""
-    tally = Tally()
+    tally, lost, slowest, count = Tally(file), 0, 0.0, times * len(PHASES)
     with workplace() as place:
         config = config_of(place, write_tiny_coco(place / "tiny").root)
         assert run_once(config, place / "whole", 0, False, None, None) == 0
         expected = outcome(place / "whole")
         for i, phase in enumerate(phase for phase in PHASES for _ in range(times)):
+            tally.progress(i, count)
             run, workers = place / f"run{i}", WORKERS[i % len(WORKERS)]
             once = phase in ("opening the data", "building the network", "reporting")
             call = 1 if once else 1 + i % times % 2
@@ -106,7 +132,7 @@ def terminate(times: int) -> int:
             process.start()
             process.join(2 * LONGEST)
             seconds = time.perf_counter() - started
-            problem = None
+            slowest, problem = max(slowest, seconds), None
             if process.is_alive() or seconds > LONGEST:
                 process.kill()
                 problem = f"not ended after {LONGEST:g} s"
@@ -114,22 +140,27 @@ def terminate(times: int) -> int:
                 problem = f"exit code {process.exitcode}"
             elif left := session_of(process.pid or 0):
                 problem = f"{len(left)} processes are left"
+            elif (steps := steps_lost(run)) > 1:
+                problem = f"{steps} steps are lost"
             else:
+                lost = max(lost, steps)
                 resume = (run / "config.yaml").exists()
                 if run_once(config, run, workers, resume, None, None) or outcome(run) != expected:
                     problem = "does not end as a run that nobody disturbed"
             tally.add("good" if problem is None else "bad", problem and f"{phase}, call {call}: {problem}")
-        count = times * len(PHASES)
-        done = f"{count} signals in {len(PHASES)} phases"
-        return tally.finish(f"{done}: {tally.counts['good']} ended in time, clean, and resumed bit-identical")
+        return tally.finish(
+            f"{count} signals in {len(PHASES)} phases: {tally.counts['good']} ended in time, clean, and "
+            f"resumed bit-identical; at most {lost} steps lost; run and end took {slowest:.1f} s at most",
+            steps_lost=lost,
+            slowest_seconds=round(slowest, 1),
+        )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__ or "")
     parser.add_argument("--times", type=int, default=5, help="signals in each phase (default: 5)")
-    return terminate(parser.parse_args().times)
+    arguments = parser.parse_args()
+    return terminate(arguments.times, arguments.json)
 
 
 if __name__ == "__main__":

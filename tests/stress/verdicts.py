@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import faulthandler
+import json
 import signal
 import sys
 import time
@@ -13,6 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from vision_mtl.progress import duration
+
+PAUSE = 10.0  # seconds between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,21 @@ def at_most(seconds: float) -> Iterator[None]:
 
 @dataclass
 class Tally:
-    """Counts by outcome, and what went wrong."""
+    """Counts by outcome, and what went wrong.
 
+    Attributes:
+        file: where `finish` also writes the figures, as JSON.
+        counts: outcome -> how often.
+        problems: what is wrong, in words.
+        started: when, in seconds of the clock that `time.perf_counter` reads.
+        shown: when `progress` last said something.
+    """
+
+    file: Path | None = None
     counts: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
+    shown: float = field(default_factory=time.perf_counter)
 
     def add(self, outcome: str, problem: str | None = None) -> None:
         """Count an outcome; `problem` says what is wrong with it."""
@@ -77,14 +93,41 @@ class Tally:
         if problem is not None:
             self.problems.append(problem)
 
-    def finish(self, summary: str, shown: int = 20) -> int:
-        """Print the problems and the summary; return the exit code, 1 where anything was wrong."""
+    def progress(self, done: int, total: int) -> None:
+        """Say on stderr how far the work is and how long the rest may take, every ten seconds at most."""
+        now = time.perf_counter()
+        if done and now - self.shown >= PAUSE:
+            self.shown = now
+            left = duration((now - self.started) * (total - done) / done)
+            wrong = f", {len(self.problems)} wrong" if self.problems else ""
+            print(f"{done} of {total}{wrong}, about {left} left", file=sys.stderr, flush=True)
+
+    def finish(self, summary: str, shown: int = 20, **figures: Any) -> int:
+        """Print the problems and the summary; return the exit code, 1 where anything was wrong.
+
+        Args:
+            summary: the last line.
+            shown: how many problems to print.
+            figures: what the file holds beside the summary and the counts.
+        """
+        seconds = time.perf_counter() - self.started
+        if self.file is not None:
+            found = {"summary": summary, "seconds": round(seconds, 1), "counts": dict(self.counts), **figures}
+            found["problems"] = self.problems
+            self.file.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         for problem in self.problems[:shown]:
             print(f"WRONG {problem}", file=sys.stderr)
         if len(self.problems) > shown:
             print(f"... and {len(self.problems) - shown} more", file=sys.stderr)
-        print(f"{summary} ({time.perf_counter() - self.started:.0f} s)")
+        print(f"{summary} ({seconds:.0f} s)")
         return 1 if self.problems else 0
+
+
+def command_parser(text: str) -> argparse.ArgumentParser:
+    """Return the parser of a stress command: `text` is its help, and `--json FILE` takes its figures."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    return parser
 
 
 def peak_memory() -> int:

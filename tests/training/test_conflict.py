@@ -11,7 +11,7 @@ from vision_mtl.reporting.conflict_plot import conflict_plot
 from vision_mtl.training.conflict import measure_conflict, read_conflict, summarize_conflict
 
 
-def measured(a: tuple[float, ...], b: tuple[float, ...]) -> dict:
+def measured(a: tuple[float, ...], b: tuple[float, ...]) -> dict | None:
     weights = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(2, 1))]
 
     def loss(direction: tuple[float, ...]) -> torch.Tensor:
@@ -30,6 +30,11 @@ def test_a_task_without_a_gradient_has_no_angle() -> None:
     found = measured((3.0, 0.0, 4.0), (0.0, 0.0, 0.0))
     assert found["norms"]["kind"] == 0.0
     assert found["cosines"] == {}
+
+
+def test_gradients_that_are_not_finite_say_nothing() -> None:
+    assert measured((3.0, 0.0, 4.0), (0.0, float("nan"), 1.0)) is None
+    assert measured((float("inf"), 0.0, 4.0), (0.0, 0.0, 1.0)) is None
 
 
 def test_measuring_leaves_gradients_and_graph_as_they_were() -> None:

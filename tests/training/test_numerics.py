@@ -15,8 +15,9 @@ from tests.training.toy import parametrized
 from vision_mtl.errors import NumericsError
 from vision_mtl.heads.regression import RegressionHead
 from vision_mtl.structures import Batch
-from vision_mtl.training.numerics import check_finite, mean_losses
-from vision_mtl.training.step import optimizer_step
+from vision_mtl.training import step as step_module
+from vision_mtl.training.numerics import check_finite, check_weights, mean_losses
+from vision_mtl.training.step import clip_gradient, optimizer_step
 
 
 def state_of(run: Any) -> dict[str, Any]:
@@ -85,6 +86,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(name: str, value: float, 
     hook.remove()
     assert not step.taken
     assert step.finite.all()
+    assert step.gradients.all(), "of what the heads have for themselves"
     after = state_of(run)
     assert equal(after["model"], before["model"])
     assert equal(after["average"], before["average"])
@@ -132,8 +134,57 @@ def test_skipping_counts_and_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> Non
     assert run.progress.left_out == 2, "each is counted once"
     poison_gradient(run, "heads.size.pooled.logits.weight", float("nan"))
     take(run)
-    with pytest.raises(NumericsError, match=r"gradient is not finite.*; 3 steps were left out by now"):
+    with pytest.raises(
+        NumericsError, match=r"gradient of the head size is not finite.*; 3 steps were left out by now"
+    ):
         check_finite(run)
+
+
+def test_the_head_whose_gradient_is_not_finite_is_named() -> None:
+    run = make_run()
+    hook = poison_gradient(run, "heads.kind.pooled.logits.weight", float("inf"))
+    take(run)
+    hook.remove()
+    assert run.recent[-1].gradients.tolist() == [True, False, True]
+    with pytest.raises(NumericsError, match=r"gradient of the head kind is not finite, .* images \[0, 1\]"):
+        check_finite(run)
+
+
+def test_clipping_is_that_of_torch() -> None:
+    run, other = make_run(clip=0.01), make_run(clip=0.01)
+    for one in (run, other):
+        torch.manual_seed(1)
+        for parameter in one.model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+    heads = {name: list(head.parameters()) for name, head in run.model.named_heads().items()}
+    norm, finite = clip_gradient(run, {**heads, "without weights": []})
+    expected = torch.nn.utils.clip_grad_norm_(other.model.parameters(), 0.01)
+    torch.testing.assert_close(norm, expected)
+    assert finite.tolist() == [True] * 4
+    for one, two in zip(run.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad)
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    run = make_run()
+    check_weights(run.model)
+    with torch.no_grad():
+        run.model.get_parameter("heads.size.pooled.logits.weight").fill_(float("inf"))
+    with pytest.raises(NumericsError, match=r"not finite \(1\): heads\.size\.pooled\.logits\.weight;"):
+        check_weights(run.model)
+
+
+def test_famo_learns_nothing_from_losses_that_are_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run("famo")
+    optimizer_step(run, [batch()])
+    before = state_of(run)["balancer"]
+    with monkeypatch.context() as patch:
+        nothing = dict.fromkeys(run.balancer.weights, torch.tensor(float("nan")))
+        patch.setattr(step_module, "losses_again", lambda *_: nothing)
+        optimizer_step(run, [batch()])
+    assert equal(state_of(run)["balancer"], before)
+    optimizer_step(run, [batch()])
+    assert not equal(state_of(run)["balancer"], before)
 
 
 def test_means_leave_out_what_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

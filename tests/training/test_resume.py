@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from tests.commands import helpers
+from tests.conftest import TinyCoco
 from tests.training.narrow import narrow_trunk
 from tests.training.outcomes import outcome
 from vision_mtl.commands.train import train_from_config
@@ -21,7 +23,7 @@ from vision_mtl.errors import CheckpointError, ConfigError, Interrupted
 from vision_mtl.structures import Batch
 from vision_mtl.training import checkpoint, engine
 from vision_mtl.training.checkpoint import kept_checkpoints, load_checkpoint
-from vision_mtl.training.run import Run
+from vision_mtl.training.run import Run, changes
 
 # Dropout draws from the generator, FAMO remembers, batch norm counts; the log's window spans checkpoints.
 HEADS = """
@@ -216,8 +218,55 @@ def test_another_config_is_refused_unless_it_is_accepted(tiny_coco_root: Path, t
     with pytest.raises(CheckpointError, match=r"training\.lr: 0\.001 -> 0\.5.*--accept-changes"):
         train_from_config(config, ["training.lr=0.5", "training.max_steps=2"], tmp_path / "run", resume=True)
     overrides = ["training.lr=0.5", "training.max_steps=3"]
+    for unfit in ("trunk.channels=64", "training.optimizer=sgd", "balancing.method=uw"):
+        with pytest.raises(CheckpointError, match=rf"does not fit .*{unfit.split('=')[0]}: .*weights="):
+            train_from_config(config, [*overrides, unfit], tmp_path / "run", resume=True, changed=True)
+    overrides.append("training.weight_decay=0.3")
     train_from_config(config, overrides, tmp_path / "run", resume=True, changed=True)
-    assert load_checkpoint(tmp_path / "run/checkpoints/last.pt")["progress"]["step"] == 3
+    state = load_checkpoint(tmp_path / "run/checkpoints/last.pt")
+    assert state["progress"]["step"] == 3
+    assert {group["weight_decay"] for group in state["optimizer"]["param_groups"]} == {0.0, 0.3}
+
+
+def test_files_that_say_something_else_are_refused_unless_they_are_accepted(
+    tiny_coco: TinyCoco, tmp_path: Path
+) -> None:
+    config = config_of(tmp_path, tiny_coco.root)
+    train_from_config(config, ["training.max_steps=1"], tmp_path / "run")
+    document = json.loads(tiny_coco.annotations.read_text())
+    document["annotations"][0]["bbox"][0] += 1
+    tiny_coco.annotations.write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match=r"of .*annotations\.json has changed.*--accept-changes"):
+        train_from_config(config, ["training.max_steps=1"], tmp_path / "run", resume=True)
+    train_from_config(config, ["training.max_steps=1"], tmp_path / "run", resume=True, changed=True)
+
+
+def test_the_names_of_classes_may_not_change() -> None:
+    state: dict[str, Any] = {"config": {}, "labels": {"kind": {"names": ["a", "b"]}}, "fingerprints": {}}
+    other = {**state, "labels": {"kind": {"names": ["a", "c"]}}, "fingerprints": {"new.json": "1"}}
+    assert changes(state, state) == []
+    assert changes(state, other) == ["labels.kind.names: ['a', 'b'] -> ['a', 'c']"]
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(1e-9, [1, 2, 2, 2, 3, 3]), (60, [2, 2, 3, 3])])
+def test_checkpoints_are_written_on_time(
+    minutes: float,
+    expected: list[int],
+    tiny_coco_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And at the end of every epoch of two steps, before it is judged and after."""
+    save, steps = Run.save, []
+
+    def noting(self: Run) -> None:
+        steps.append(self.progress.step)
+        save(self)
+
+    monkeypatch.setattr(Run, "save", noting)
+    settings = ["training.save_steps=0", f"training.save_minutes={minutes:.10f}", "training.max_steps=3"]
+    train_from_config(config_of(tmp_path, tiny_coco_root), settings, tmp_path / "run")
+    assert steps == expected
 
 
 def test_a_folder_in_use_is_refused(tiny_coco_root: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from vision_mtl.models.multitask import ModelConfig, build_model
 from vision_mtl.models.trunk import TrunkConfig
 from vision_mtl.structures import Batch, ImageMeta
 from vision_mtl.training.balancing import Balancer
-from vision_mtl.training.checkpoint import load_checkpoint
+from vision_mtl.training.checkpoint import load_checkpoint, save_checkpoint
 from vision_mtl.training.config import BalancingConfig, TrainingConfig
 from vision_mtl.training.optim import AveragedModel, build_optimizer, parameter_groups
 from vision_mtl.training.run import Progress
@@ -166,6 +166,15 @@ def test_a_metric_that_a_head_has_not_is_refused_first(
     assert not (tmp_path / "run").exists()
 
 
+def test_several_processes_are_refused(
+    tiny_coco_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="WORLD_SIZE: found 2, expected 1"):
+        train_from_config(write_config(tmp_path, tiny_coco_root), [], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_best_is_chosen_by_the_named_metric(tiny_coco_root: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, tiny_coco_root)
     best = train_from_config(config, ["evaluation.best=count.MAE"], tmp_path / "run")
@@ -198,6 +207,25 @@ def test_workers_and_batch_order_do_not_change_a_number(trained: Path, tmp_path:
 def test_a_network_that_does_not_fit_is_refused(trained: Path) -> None:
     with pytest.raises(CheckpointError, match="does not fit"):
         open_checkpoint(trained / "checkpoints/best.pt", ["trunk.channels=64"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_answer_nothing(trained: Path, tmp_path: Path, value: float) -> None:
+    state = load_checkpoint(trained / "checkpoints/best.pt")
+    state["average"]["heads.objects.regression_head.bbox_reg.weight"].fill_(value)
+    save_checkpoint(state, tmp_path / "best.pt")
+    with pytest.raises(CheckpointError, match=r"best\.pt' has .* not finite \(1, first .*bbox_reg\.weight"):
+        evaluate_checkpoint(str(tmp_path / "best.pt"), [], "val", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_that_overflow_in_an_evaluation_are_named(trained: Path, tmp_path: Path) -> None:
+    state = load_checkpoint(trained / "checkpoints/best.pt")
+    state["average"]["heads.objects.regression_head.bbox_reg.weight"].fill_(3e38)
+    save_checkpoint(state, tmp_path / "best.pt")
+    with pytest.raises(NumericsError, match=r"the loss of objects is not finite on images \[1\d, 1\d\]"):
+        evaluate_checkpoint(str(tmp_path / "best.pt"), [], "val", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgspec
 import torch
 
+from vision_mtl.commands.operating_points import StoredPoints, stored_points
 from vision_mtl.config import Config, apply_override, config_from_tree
 from vision_mtl.data.dataset import Dataset, Source
 from vision_mtl.data.loader import EvaluationBatches, Loader
@@ -19,6 +21,7 @@ from vision_mtl.models.multitask import MultiTaskModel, build_model
 from vision_mtl.models.weights import load_weights
 from vision_mtl.reporting.weights_report import weights_text
 from vision_mtl.training.checkpoint import load_checkpoint
+from vision_mtl.training.numerics import weights_not_finite
 from vision_mtl.training.run import Progress
 
 logger = logging.getLogger(__name__)
@@ -33,12 +36,14 @@ class Trained:
         config: the run's, or that of the weights.
         labels: head -> what it answers with.
         progress: where the run stood.
+        points: thresholds that an evaluation has stored with the checkpoint; None if none has.
     """
 
     model: MultiTaskModel
     config: Config
     labels: dict[str, LabelInfo]
     progress: Progress
+    points: StoredPoints | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -50,6 +55,16 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("training.device: found cuda, but torch sees no GPU; use cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def require_one_process() -> None:
+    """Raise ConfigError where a launcher such as torchrun has started several processes to train together."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count != "1":
+        raise ConfigError(
+            f"WORLD_SIZE: found {count}, expected 1 or nothing: training runs in one process; start it as "
+            "python tools/train.py, without torchrun"
+        )
 
 
 def evaluation_loader(config: Config, source: Source) -> Loader:
@@ -68,14 +83,15 @@ def open_checkpoint(path: str | Path, overrides: Sequence[str] = ()) -> Trained:
         overrides: `key=value` changes to the run's config, e.g. `data.root=...`.
 
     Raises:
-        CheckpointError: damaged, without the parts of a run's checkpoint, or overrides that change the
-            network.
+        CheckpointError: damaged, without the parts of a run's checkpoint, weights that are not finite, or
+            overrides that change the network.
     """
     state = load_checkpoint(path)
     try:
         tree, average = dict(state["config"]), dict(state["average"])
         labels = {name: msgspec.convert(info, LabelInfo) for name, info in state["labels"].items()}
         progress = msgspec.convert(state["progress"], Progress)
+        points = stored_points(state)
     except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
         raise CheckpointError(f"'{path}' is no checkpoint of this version: {error!r}") from error
     for override in overrides:
@@ -88,9 +104,14 @@ def open_checkpoint(path: str | Path, overrides: Sequence[str] = ()) -> Trained:
     model = build_model(config.model(), labels)
     try:
         model.load_state_dict(average)
+        if bad := weights_not_finite(model):
+            raise CheckpointError(
+                f"'{path}' has weights that are not finite ({len(bad)}, first {bad[0]}): its answers would "
+                "mean nothing. Use another checkpoint of the run"
+            )
     except (RuntimeError, TypeError) as error:
         raise CheckpointError(f"'{path}' does not fit the network of the overrides: {error}") from error
-    return Trained(model.eval(), config, labels, progress)
+    return Trained(model.eval(), config, labels, progress, points)
 
 
 def is_config(path: str | Path) -> bool:

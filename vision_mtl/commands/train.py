@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import logging
 import random
@@ -19,11 +20,12 @@ import yaml
 
 import vision_mtl
 from vision_mtl.allocator import keep_freed_memory
-from vision_mtl.commands.shared import choose_device, evaluation_loader
+from vision_mtl.commands.report import report_evaluation
+from vision_mtl.commands.shared import choose_device, evaluation_loader, require_one_process
 from vision_mtl.config import Config, load_config, to_tree
 from vision_mtl.data.dataset import Source, training_dataset
 from vision_mtl.data.loader import Loader, TrainingBatches, shown_per_epoch
-from vision_mtl.data.sources import open_evaluation, open_sources
+from vision_mtl.data.sources import fingerprints, open_evaluation, open_sources
 from vision_mtl.errors import ConfigError
 from vision_mtl.files import whole
 from vision_mtl.heads.base import LabelInfo
@@ -41,6 +43,8 @@ from vision_mtl.training.engine import train, write_json
 from vision_mtl.training.evaluation import check_best, evaluate
 from vision_mtl.training.log import start_logging
 from vision_mtl.training.run import BEST, LAST, Run
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +79,20 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raise ConfigError where the run folder cannot be written to: full, read-only, a quota, a limit."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise ConfigError(
+            f"--output '{folder}': cannot write: {error}; free some space or make it writable and add "
+            "--resume, or choose another --output"
+        ) from error
+
+
+@contextmanager
 def sole_user(folder: Path) -> Iterator[None]:
     """Hold a run folder against other processes, as long as this one lives at most.
 
@@ -84,7 +102,7 @@ def sole_user(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("a") as file:
         try:
             lock(file)
-        except OSError as error:
+        except (BlockingIOError, PermissionError) as error:  # as lockf says it, depending on the system
             raise ConfigError(
                 f"--output '{folder}' is in use by another process; wait for it, or choose another folder"
             ) from error
@@ -179,9 +197,7 @@ def build_run(
                 "torch": str(torch.__version__),
                 "torchvision": str(torchvision.__version__),
             },
-            "fingerprints": {
-                source.index.path: source.index.fingerprint for source in [*data.train, data.val]
-            },
+            "fingerprints": fingerprints([*data.train, data.val]),
         },
         lr_factors={name: head.lr_factor for name, head in config.heads.items()},
     )
@@ -218,6 +234,7 @@ def learn_context(run: Run, config: Config, train: Sequence[Source], best: dict[
         found["mAP_off"],
     )
     result = evaluate(model, run.val, run.val_source, run.device, run.dtype, run.evaluation.backend)
+    run.judged = result
     metrics = {**best, "heads": result.heads, "losses": result.losses, "context": found}
     save_checkpoint({**state, "average": model.state_dict(), "metrics": metrics}, path)
     write_json(run.folder / "metrics.json", metrics)
@@ -244,6 +261,7 @@ def train_from_config(
         VisionMTLError: wrong config, data or run folder; before anything is written where possible.
         Interrupted: SIGTERM or SIGINT came; the run can be resumed.
     """
+    require_one_process()
     config = load_config(config_path, overrides)
     folder = choose_folder(config_path, output, resume)
     start_logging()
@@ -262,7 +280,7 @@ def train_from_config(
     if config.training.compile:
         compile_network(run.model, frozen=False)
     make_folder(folder)  # only now: nothing is written before all of the input has proved good
-    with sole_user(folder):
+    with writing(folder), sole_user(folder):
         return finish(run, config, data, started_from, resume, changed)
 
 
@@ -298,4 +316,26 @@ def finish(
     best = learn_context(run, config, data.train, train(run))
     logger.info("%s", text(heads_table(best["heads"], title=f"best of {folder}")))
     logger.info("results and weights are in %s", folder)
+    report_run(run, config, data, int(best["step"]))
     return best
+
+
+def report_run(run: Run, config: Config, data: TrainingData, step: int) -> None:
+    """Write the report of the best weights, which are judged again where an earlier process found them."""
+    if not config.evaluation.report:
+        return
+    if run.judged is None:
+        model = run.average.model
+        model.load_state_dict(load_checkpoint(run.folder / BEST)["average"])
+        run.judged = evaluate(model, run.val, run.val_source, run.device, run.dtype, run.evaluation.backend)
+    report_evaluation(
+        run.judged,
+        config,
+        data.val,
+        run.folder,
+        "val",
+        step=step,
+        checkpoint=run.folder / BEST,
+        run=run.folder,
+        trained_on=data.train,
+    )

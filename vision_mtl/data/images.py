@@ -47,7 +47,7 @@ __all__ = [
     "read_reduced",
 ]
 
-CHECK_VERSION = 1
+CHECK_VERSION = 2
 CHECK_THREADS = 8
 CHECK_CHUNK = 512
 SHOWN_FILES = 10
@@ -187,6 +187,12 @@ def _find_fault(
         return f"{label}: the file name holds a zero byte; correct the annotations"
     folder, base = os.path.split(name)
     path = os.path.join(folders[folder], base)
+    named = path if os.path.isabs(name) else os.path.normpath(os.path.join(real_root, name))
+    if os.path.commonpath([real_root, named]) != real_root:
+        return (
+            f"{label}: leads out of the folder by its name; set the source's images to a folder that holds "
+            "all of them, or correct the annotations"
+        )
     if not follow_links:
         # Folders are resolved once for all their files; resolving each path took longer than the headers.
         real = os.path.realpath(path) if os.path.islink(path) else path

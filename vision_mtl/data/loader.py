@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import re
 import signal
@@ -24,6 +25,11 @@ from vision_mtl.data.sampling import draw_images, epoch_length, repeat_factors, 
 from vision_mtl.data.window import target_size
 from vision_mtl.errors import DataError
 from vision_mtl.structures import Batch
+
+CURE = (
+    "Most often memory ran out, or shared memory (/dev/shm; in a container: --shm-size=8g or --ipc=host). "
+    "Try data.workers=0, or fewer workers and a smaller data.prefetch."
+)
 
 
 class TrainingBatches:
@@ -187,6 +193,22 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
+def check_locks(workers: int) -> None:
+    """Raise DataError where the locks of `workers` loader processes cannot be made.
+
+    They are small files in shared memory. torch, where it can make some of them only, leaves half a loader
+    behind, whose end is a traceback on the terminal.
+    """
+    queues: list[Any] = []
+    try:
+        queues.extend(multiprocessing.Queue() for _ in range(workers + 4))  # one each, and what all share
+    except OSError as error:
+        raise DataError(f"loader processes could not be started ({error}). {CURE}") from error
+    finally:
+        for queue in queues:
+            queue.close()
+
+
 class Loader:
     """Batches from worker processes.
 
@@ -239,6 +261,8 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches; with `skip_bad` a batch of which no image can be read is left out too."""
         read, bad, self.taken = 0, [], 0
+        if self.loader.num_workers and self.loader._iterator is None:
+            check_locks(self.loader.num_workers)
         try:
             for batch, bad in self.loader:
                 self.taken += 1
@@ -249,11 +273,7 @@ class Loader:
         except RuntimeError as error:
             if not re.search(r"DataLoader worker \(pid|\(shm\)|shared memory", str(error)):
                 raise
-            raise DataError(
-                f"a loader process died ({_cause(error)}). Most often memory ran out, or "
-                "shared memory (/dev/shm; in a container: --shm-size=8g or --ipc=host). Try data.workers=0, "
-                "or fewer workers and a smaller data.prefetch."
-            ) from error
+            raise DataError(f"a loader process died ({_cause(error)}). {CURE}") from error
         if bad and not read:
             raise DataError(f"no image of any batch could be read; the last one: {bad[-1]}")
 

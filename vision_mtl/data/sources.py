@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -272,3 +273,15 @@ def _source(
         )
     images = FolderImages(folder, index.file_name, data.max_pixels, data.reduced_decoding)
     return Source(index, images, labels, has_boxes, positions, classes)
+
+
+def fingerprints(sources: Sequence[Source]) -> dict[str, str]:
+    """Return SHA-256 sums of what the sources' annotation files and whole-image labels say."""
+    found = {}
+    for source in sources:
+        found[source.index.path] = source.index.fingerprint
+        for name, labels in source.labels.items():
+            if labels.from_objects is None:
+                digest = hashlib.sha256(labels.targets.tobytes()).hexdigest()
+                found[f"the labels of {name} for {source.index.path}"] = digest
+    return found

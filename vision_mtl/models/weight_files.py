@@ -16,10 +16,11 @@ from torch import Tensor
 from vision_mtl.errors import CheckpointError
 from vision_mtl.heads.base import LabelInfo
 from vision_mtl.models.published import DETECTORS, PREFIX, coco_slots, published
+from vision_mtl.models.shared_file import is_shared, read_shared
 
 FORMS = (
     f"{PREFIX}<builder>/<WEIGHTS>, e.g. {PREFIX}fcos_resnet50_fpn/COCO_V1, or the path of a torchvision "
-    "detector's state dict (.pth) or of a checkpoint of this project"
+    "detector's state dict (.pth) or of a checkpoint of this project (.pt, .safetensors)"
 )
 # Settings of our own heads and trunk that decide what their tensors mean.
 _OWN_TRUNK = ("name", "norm_eps", "channels", "finest", "extra", "pyramid_norm")
@@ -76,6 +77,8 @@ def read_weights(weights: str, detector: str | None, wanted: LabelInfo) -> Weigh
     content: Any
     if known and weights.startswith(PREFIX):
         content = download(known[1], "weights")
+    elif is_shared(weights) and Path(weights).is_file():
+        content = read_shared(weights)
     else:
         content = read_torch_file(weights, "weights", FORMS)
     if isinstance(content, dict) and {"average", "labels", "config"} <= content.keys():

@@ -208,7 +208,8 @@ class Balancer(nn.Module):
         if isinstance(method, scalarization.FAMO):
             tasks = losses_again()
             values = torch.stack([self.weights[name] * tasks[name] for name in labelled])
-            method.update(values.clamp(min=LEAST))
+            if values.isfinite().all():  # if not, the next step will be left out, and say so
+                method.update(values.clamp(min=LEAST))
 
     def memory(self) -> dict[str, Any]:
         """Return a copy of what the methods remember, for `restore`."""

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from vision_mtl.errors import CheckpointError
-from vision_mtl.files import whole
+from vision_mtl.files import synchronise, whole
+from vision_mtl.models.shared_file import is_shared, read_shared
 
 FORMAT = 2
 SEAL = b"vision_mtl sha256 "  # and the digest of all that stands before it: the end of every file
@@ -38,6 +39,7 @@ def save_checkpoint(state: dict[str, Any], path: Path, keep: int = 1) -> None:
             with temporary.open("wb") as file:
                 file.write(content)
                 file.write(SEAL + hashlib.sha256(content).digest())
+            synchronise(temporary)  # a disk that is full may say so only now; the others stay as they are
             files = [path, *(path.with_name(f"{path.stem}.{i}{path.suffix}") for i in range(1, keep))]
             for newer, older in reversed(list(pairwise(files))):
                 if newer.exists():
@@ -49,7 +51,9 @@ def save_checkpoint(state: dict[str, Any], path: Path, keep: int = 1) -> None:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; nothing but tensors and plain types is ever unpickled.
+    """Read a checkpoint, or what `write_shared` made of one, onto the CPU.
+
+    Nothing but tensors and plain types is ever unpickled.
 
     Raises:
         CheckpointError: no such file, damaged, or not a checkpoint of this project.
@@ -58,6 +62,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"no checkpoint '{path}'; expected a file like runs/shapes-1/checkpoints/best.pt"
         )
+    if is_shared(path):
+        return read_shared(path)
     try:
         state = torch.load(io.BytesIO(_proved(path)), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file, with no common base

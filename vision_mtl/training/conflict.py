@@ -49,7 +49,7 @@ class Conflict(msgspec.Struct, frozen=True):
     sentence: str
 
 
-def measure_conflict(losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> dict[str, Any]:
+def measure_conflict(losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> dict[str, Any] | None:
     """Return the gradients' norms and cosines at this step, as a line of metrics.jsonl holds them.
 
     Args:
@@ -57,12 +57,15 @@ def measure_conflict(losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter
         shared: the trunk's parameters.
 
     Returns:
-        `norms`: task -> norm; `cosines`: "one/other" -> cosine, where neither gradient is zero.
+        `norms`: task -> norm; `cosines`: "one/other" -> cosine, where neither gradient is zero. None where a
+        gradient is not finite: the step is left out, and says nothing.
     """
     rows = torch.stack(
         [torch.cat([part.flatten() for part in gradient(loss, shared)]) for loss in losses.values()]
     )
     products = (rows @ rows.T).cpu().double()
+    if not products.isfinite().all():
+        return None
     norms = products.diagonal().sqrt()
     cosines = {
         f"{a}/{b}": float(products[i, j] / (norms[i] * norms[j]))

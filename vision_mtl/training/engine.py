@@ -20,8 +20,8 @@ from vision_mtl.training.checkpoint import load_checkpoint
 from vision_mtl.training.conflict import KIND, read_conflict, summarize_conflict
 from vision_mtl.training.evaluation import Evaluation, evaluate, headline
 from vision_mtl.training.interrupt import Stop, deferred_signals, leave_if
-from vision_mtl.training.log import MetricsLog
-from vision_mtl.training.numerics import check_finite, mean_losses
+from vision_mtl.training.log import MetricsLog, peak_memory
+from vision_mtl.training.numerics import check_finite, check_weights, mean_losses
 from vision_mtl.training.optim import learning_rate_factor, set_learning_rate
 from vision_mtl.training.run import BEST, Progress, Run
 from vision_mtl.training.step import optimizer_step
@@ -36,7 +36,7 @@ def train(run: Run) -> dict[str, Any]:
         the metrics of the best weights, as `metrics.json` holds them.
 
     Raises:
-        NumericsError: a loss or gradient was not finite; the last checkpoint stays as it was.
+        NumericsError: a loss, gradient or weight was not finite; the last checkpoint stays as it was.
         BadImageError: an image turned out to be damaged.
         Interrupted: SIGTERM or SIGINT came; the last checkpoint is of the step that was taken last.
     """
@@ -50,7 +50,7 @@ def train(run: Run) -> dict[str, Any]:
                 if progress.evaluate:
                     judge(run, log, started, stop)
                     progress.evaluate, progress.lines = False, log.lines
-                    run.save()
+                    save(run)
                 if progress.step >= run.total_steps or run.out_of_patience():
                     break
                 train_epoch(run, log, stop, lambda note: bars.update(bar, completed=progress.step, note=note))
@@ -122,9 +122,9 @@ def train_epoch(run: Run, log: MetricsLog, stop: Stop, show: Callable[[str], Non
                 break
             long_ago = config.save_minutes and mark - saved > 60 * config.save_minutes
             if long_ago or (config.save_steps and progress.step % config.save_steps == 0):
-                run.save()
+                save(run)
                 saved = time.perf_counter()
-        leave_if(stop, run.save)
+        leave_if(stop, lambda: save(run))
     if parts:
         step()
     check_finite(run)
@@ -133,8 +133,15 @@ def train_epoch(run: Run, log: MetricsLog, stop: Stop, show: Callable[[str], Non
         logger.warning("%d images left out, unreadable so far", len(run.train.skipped))
     progress.epoch, progress.batch = progress.epoch + 1, 0
     progress.evaluate = progress.step >= run.total_steps or progress.epoch % run.evaluation.every == 0
-    run.save()
+    save(run)
     leave_if(stop)
+
+
+def save(run: Run) -> None:
+    """Write a checkpoint; raise NumericsError, and keep the one before, where numbers are not finite."""
+    check_finite(run)
+    check_weights(run.model)
+    run.save()
 
 
 def take_step(run: Run, log: MetricsLog, parts: Sequence[Batch], pace: Pace) -> str | None:
@@ -152,6 +159,7 @@ def take_step(run: Run, log: MetricsLog, parts: Sequence[Batch], pace: Pace) -> 
         check_finite(run)
         losses, rate = mean_losses(run.recent), pace.rate()
         values = {"epoch": progress.epoch, "lr": lr, "losses": losses, "images_per_second": round(rate, 2)}
+        values["memory_mb"] = peak_memory(run.device)
         log.write(progress.step, "train", values)
         run.recent.clear()
         totals = "  ".join(f"{name} {sum(terms.values()):.3f}" for name, terms in losses.items())
@@ -180,6 +188,7 @@ def judge(run: Run, log: MetricsLog, started: float, stop: Stop) -> None:
     if score is None or score > progress.best or not (run.folder / BEST).exists():
         progress.best = progress.best if score is None else score
         progress.best_step, progress.since_best = progress.step, 0
+        run.judged = result
         run.save_best(metrics)
         write_json(run.folder / "metrics.json", metrics)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ import torch
 
 from vision_mtl.data.dataset import Source
 from vision_mtl.data.loader import Loader
-from vision_mtl.errors import ConfigError, nearest
+from vision_mtl.errors import ConfigError, NumericsError, nearest
 from vision_mtl.heads.base import Metric
 from vision_mtl.metrics.detection import Backend
 from vision_mtl.models.folding import for_inference
 from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.models.precision import mixed_precision
 from vision_mtl.progress import progress_bar
+from vision_mtl.structures import Batch
 from vision_mtl.training.interrupt import Stop, leave_if, never
 
 
@@ -91,6 +93,7 @@ def evaluate(
 
     Raises:
         Interrupted: `stop` returned a signal.
+        NumericsError: a loss or a prediction is not finite.
     """
     started = time.perf_counter()
     model = for_inference(model.eval(), dtype)
@@ -117,10 +120,23 @@ def evaluate(
             predictions = model.predict(model.decode(features, outputs), batch.metas)
             for name, metric in metrics.items():
                 metric.update(predictions[name], batch.metas)
-                sums[name] += float(torch.stack(list(losses[name].values())).sum()) * labelled[name]
+                loss = float(torch.stack(list(losses[name].values())).sum())
+                require_finite_loss(name, loss, batch)
+                sums[name] += loss * labelled[name]
                 counts[name] += labelled[name]
             progress.advance(bar)
             leave_if(stop)
     heads = {name: metric.compute() for name, metric in metrics.items()}
     means = {name: sums[name] / counts[name] if counts[name] else None for name in sums}
     return Evaluation(heads, means, metrics, images, time.perf_counter() - started, dict(loader.skipped))
+
+
+def require_finite_loss(head: str, loss: float, batch: Batch) -> None:
+    """Raise NumericsError where a loss is not finite: answers of such numbers could pass for none at all."""
+    if not math.isfinite(loss):
+        images = [meta.image_id for meta in batch.metas]
+        raise NumericsError(
+            f"evaluation: the loss of {head} is not finite on images {images}: "
+            "the network has diverged. Evaluate an earlier checkpoint, lower training.lr, or set "
+            "training.precision=fp32"
+        )

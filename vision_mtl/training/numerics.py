@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 import torch
+from torch import nn
 
 from vision_mtl.errors import NumericsError
 from vision_mtl.training.run import Run, Step
@@ -55,11 +56,33 @@ def check_finite(run: Run) -> None:
             )
 
 
+def check_weights(model: nn.Module) -> None:
+    """Raise NumericsError where a weight or statistic is not finite; saved, it would replace a good one."""
+    if bad := weights_not_finite(model):
+        listed = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
+        raise NumericsError(
+            f"weights that are not finite ({len(bad)}): {listed}; they were not saved. Resume from the last "
+            "checkpoint with a lower training.lr"
+        )
+
+
+def weights_not_finite(model: nn.Module) -> list[str]:
+    """Return the names of the weights and statistics that hold NaN or infinity."""
+    floating = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    finite = torch.stack([tensor.isfinite().all() for tensor in floating.values()]).tolist()
+    return [name for name, fine in zip(floating, finite, strict=True) if not fine]
+
+
 def describe_fault(step: Step, tasks: Sequence[str]) -> str:
     """Return what was not finite in a step that was left out, and on which images."""
     for finite, images in zip(step.finite.tolist(), step.images, strict=True):
         bad = [task for task, fine in zip(tasks, finite, strict=True) if not fine]
         if bad:
             return f"the loss of {', '.join(bad)} is not finite, on images {images},"
+    bad = [task for task, fine in zip(tasks, step.gradients.tolist(), strict=True) if not fine]
+    whose = "trunk" if not bad else f"head{'s' * (len(bad) > 1)} {', '.join(bad)}"
     images = list(chain(*step.images))
-    return f"the gradient is not finite, though the losses are, on images {images},"
+    return (
+        f"the gradient of the {whose} is not finite, though the losses of {', '.join(tasks)} are, "
+        f"on images {images},"
+    )

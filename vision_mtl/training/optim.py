@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,23 @@ def learning_rate_factor(step: int, total: int, config: TrainingConfig) -> float
     if config.schedule == "steps":
         return 0.1 ** sum(step >= share * total for share in config.milestones)
     return 0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take up what an optimiser remembers of the parameters; its settings stay those that it was built with.
+
+    Raises:
+        ValueError: the state is that of another optimiser, or of other parameters.
+    """
+    settings = [
+        {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+    ]
+    for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        if saved.keys() != group.keys():
+            raise ValueError("the state is of another optimiser")
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

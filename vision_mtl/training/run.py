@@ -16,7 +16,8 @@ from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.training.balancing import Balancer
 from vision_mtl.training.checkpoint import newest_intact, save_checkpoint
 from vision_mtl.training.config import EvaluationConfig, TrainingConfig
-from vision_mtl.training.optim import AveragedModel, build_optimizer, parameter_groups
+from vision_mtl.training.evaluation import Evaluation
+from vision_mtl.training.optim import AveragedModel, build_optimizer, load_optimizer, parameter_groups
 
 Losses = dict[str, dict[str, Tensor]]  # head -> term -> loss ()
 LAST, BEST = Path("checkpoints/last.pt"), Path("checkpoints/best.pt")  # in the run folder
@@ -28,6 +29,7 @@ FREE_TO_CHANGE = tuple(  # what does not change a result may change on resuming
         "training.keep",
         "training.save_minutes",
         "training.save_steps",
+        "evaluation.report",
     )
 )
 
@@ -38,13 +40,15 @@ class Step(NamedTuple):
     Attributes:
         losses: of the last batch.
         finite: (parts, T) bool, whether each accumulated batch's loss of each of the T tasks is finite.
-        taken: () bool, whether those and the gradient are; if not, the step has changed nothing.
+        gradients: (T,) bool, whether the gradient on the weights that a task has for itself is finite.
+        taken: () bool, whether the losses and the whole gradient are; if not, the step has changed nothing.
         images: the image ids of each part.
         conflict: the tasks' gradients on the trunk compared, None where there is nothing to compare.
     """
 
     losses: Losses
     finite: Tensor
+    gradients: Tensor
     taken: Tensor
     images: list[list[int]]
     conflict: dict[str, Any] | None
@@ -55,7 +59,8 @@ class Step(NamedTuple):
             name: {term: loss.to(device) for term, loss in terms.items()}
             for name, terms in self.losses.items()
         }
-        return self._replace(losses=losses, finite=self.finite.to(device), taken=self.taken.to(device))
+        flags = {name: getattr(self, name).to(device) for name in ("finite", "gradients", "taken")}
+        return self._replace(losses=losses, **flags)
 
 
 @dataclass
@@ -109,6 +114,7 @@ class Run:
         lr_factors: head -> learning-rate factor.
         progress: where it stands.
         recent: the steps since the last line of the log.
+        judged: the evaluation of the best weights; None where none was made by this process.
     """
 
     folder: Path
@@ -126,6 +132,7 @@ class Run:
     lr_factors: dict[str, float]
     progress: Progress = field(default_factory=Progress)
     recent: list[Step] = field(default_factory=list)
+    judged: Evaluation | None = None
 
     def __post_init__(self) -> None:
         groups = parameter_groups(self.model, self.balancer, self.training, self.lr_factors)
@@ -180,23 +187,26 @@ class Run:
             CheckpointError: there is none, or it is of another config.
         """
         state, path, notes = newest_intact(self.folder / LAST)
-        lines = [
-            line
-            for line in sorted(differences(state["config"], self.identity["config"]))
-            if not line.startswith(FREE_TO_CHANGE)
-        ]
+        lines = changes(state, self.identity)
         if lines and not changed:
             raise CheckpointError(
                 f"'{path}' was trained with another config: {'; '.join(lines[:10])}. Resume with the run's "
-                "own config.yaml, add --accept-changes, or start a new run in another --output"
+                "own config.yaml and data, add --accept-changes, or start a new run in another --output"
             )
-        self.progress = Progress(**state["progress"])
-        self.recent = [Step(**step).to(self.device) for step in state["recent"]]
-        self.model.load_state_dict(state["model"])
-        self.average.model.load_state_dict(state["average"])
+        try:
+            self.progress = Progress(**state["progress"])
+            self.recent = [Step(**step).to(self.device) for step in state["recent"]]
+            self.model.load_state_dict(state["model"])
+            self.average.model.load_state_dict(state["average"])
+            load_optimizer(self.optimizer, state["optimizer"])
+            self.balancer.load_state_dict(state["balancer"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            found = "; ".join(lines[:10]) or str(error).splitlines()[0]
+            raise CheckpointError(
+                f"'{path}' does not fit the network, optimiser or balancer of this config: {found}. Start a "
+                f"new run in another --output, with weights={path}"
+            ) from error
         self.average.updates = state["updates"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.balancer.load_state_dict(state["balancer"])
         set_generators(state["generators"])
         return [*notes, *lines]
 
@@ -212,6 +222,15 @@ def set_generators(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["cpu"])
     for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(state, device)
+
+
+def changes(state: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+    """Return what makes a run another one than the checkpoint's: settings, label names, what files say."""
+    settings = sorted(differences(state["config"], identity["config"]))
+    labels = sorted(differences(state["labels"], identity["labels"], "labels"))
+    old, new = state["fingerprints"], identity["fingerprints"]
+    files = [f"the content of {name} has changed" for name in new if old.get(name, new[name]) != new[name]]
+    return [line for line in [*settings, *labels, *files] if not line.startswith(FREE_TO_CHANGE)]
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -6,7 +6,7 @@ numbers are not finite is therefore undone there, by a flag.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,8 +61,7 @@ def optimizer_step(run: Run, batches: Sequence[Batch], compare: bool = False) ->
     memory = run.balancer.memory()
     buffers = pack(changing_buffers(run.model))
     run.balancer.backward(parts(), shares, shared, own)
-    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, run.training.clip or float("inf"), foreach=True)
+    norm, gradients = clip_gradient(run, own)
     flags = torch.stack(finite)
     taken = flags.all() & norm.isfinite()
     unpack(changing_buffers(run.model), buffers, keep=taken)
@@ -71,9 +70,28 @@ def optimizer_step(run: Run, batches: Sequence[Batch], compare: bool = False) ->
     run.balancer.after_step(shares, lambda: losses_again(run, batches, shares))
     run.balancer.restore(memory, keep=taken)
     run.average.update(run.model, taken)
-    return Step(
-        losses, flags, taken, [[meta.image_id for meta in batch.metas] for batch in batches], conflict
-    )
+    images = [[meta.image_id for meta in batch.metas] for batch in batches]
+    return Step(losses, flags, gradients, taken, images, conflict)
+
+
+def clip_gradient(run: Run, own: Mapping[str, Sequence[nn.Parameter]]) -> tuple[Tensor, Tensor]:
+    """Scale the gradient to a norm of at most `training.clip`.
+
+    Args:
+        run: what is trained.
+        own: task -> its own parameters.
+
+    Returns:
+        the norm before (), and for each task whether the gradient on its own parameters is finite (T,) bool.
+    """
+    parameters = [p for group in run.optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norms = torch._foreach_norm([p.grad for p in parameters])
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    torch.nn.utils.clip_grads_with_norm_(parameters, run.training.clip or float("inf"), norm, foreach=True)
+    places = {id(parameter): place for place, parameter in enumerate(parameters)}
+    zero = torch.zeros_like(norm)  # for a task without parameters
+    of_tasks = [[norms[places[id(p)]] for p in mine if id(p) in places] for mine in own.values()]
+    return norm, torch.stack([torch.stack([zero, *found]).isfinite().all() for found in of_tasks])
 
 
 @contextmanager
