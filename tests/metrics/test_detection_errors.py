@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.metrics.test_detection import crowded, small, truth_of
+from vision_mtl.metrics import detection_matching
 from vision_mtl.metrics.detection import evaluate_detections
 from vision_mtl.metrics.detection_ap import class_precisions, mean_ap
 from vision_mtl.metrics.detection_errors import KINDS, detection_errors
@@ -142,6 +143,17 @@ def test_matching_gives_pycocotools_average_precision(seed):
         [expected.metrics[name] for name in ("AP50", "AP75", "mAP")], abs=1e-12
     )
     assert detection_errors(truth, rows).ap50 == pytest.approx(expected.metrics["AP50"], abs=1e-12)
+
+
+def test_pairs_do_not_depend_on_how_many_are_looked_at_together(monkeypatch):
+    data, rows = crowded()
+    detected = order_detections(truth_of(data), rows)
+    whole = pair_up(detected, 0.1, other_classes=True)
+    assert len(whole.detections) > 100
+    monkeypatch.setattr(detection_matching, "AT_ONCE", 7)
+    parts = pair_up(detected, 0.1, other_classes=True)
+    for name in ("detections", "annotations", "overlaps", "same"):
+        assert np.array_equal(getattr(whole, name), getattr(parts, name))
 
 
 def test_a_hundred_detections_of_a_class_and_image_count():

@@ -20,6 +20,7 @@ from vision_mtl.metrics.detection import GroundTruth, prepare_results
 
 LIMIT = 100  # detections of a class in an image that COCO looks at
 LARGEST = 1e5**2  # pixels, the end of COCOeval's range "all"
+AT_ONCE = 2**18  # pairs whose overlaps are computed together: a few tens of MB, whatever there are in all
 ROUNDING = 1e-10  # COCOeval asks for an IoU of at most 1 - 1e-10, so that equal boxes match at 1
 
 
@@ -120,12 +121,23 @@ def pair_up(detected: Detected, lowest: float, other_classes: bool = False) -> P
     groups = of_annotations[order]
     start = np.searchsorted(groups, of_detections, "left")
     counts = np.searchsorted(groups, of_detections, "right") - start
-    detections = np.repeat(np.arange(len(of_detections)), counts)
-    within = np.arange(len(detections)) - np.repeat(np.cumsum(counts) - counts, counts)
-    annotations = order[start[detections] + within]
-    overlaps = _overlaps(detected.boxes[detections], truth.xywh[annotations], truth.crowd[annotations])
+    ends = np.cumsum(counts)
+    steps = np.arange(AT_ONCE, counts.sum(), AT_ONCE)
+    found = []
+    for begin, end in pairwise(np.unique([0, *np.searchsorted(ends, steps), len(counts)])):
+        own = counts[begin:end]
+        detections = np.repeat(np.arange(begin, end), own)
+        within = np.arange(len(detections)) - np.repeat(np.cumsum(own) - own, own)
+        annotations = order[start[detections] + within]
+        overlaps = _overlaps(detected.boxes[detections], truth.xywh[annotations], truth.crowd[annotations])
+        near = overlaps >= lowest - ROUNDING
+        found.append((detections[near], annotations[near], overlaps[near]))
+    found.append(
+        (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    )  # where there was nothing to pair
+    detections, annotations, overlaps = (np.concatenate(parts) for parts in zip(*found, strict=True))
     same = detected.classes[detections] == truth.classes[annotations]
-    return Pairs(detections, annotations, overlaps, same).where(overlaps >= lowest - ROUNDING)
+    return Pairs(detections, annotations, overlaps, same)
 
 
 def match(detected: Detected, pairs: Pairs, threshold: float) -> Matches:

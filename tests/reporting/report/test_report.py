@@ -1,5 +1,6 @@
 """The report of a run, as files."""
 
+import base64
 import csv
 import html
 import json
@@ -22,6 +23,7 @@ from vision_mtl.commands.train import train_from_config
 from vision_mtl.errors import ConfigError
 from vision_mtl.reporting.report import write
 from vision_mtl.reporting.report.data_figures import _box_sizes
+from vision_mtl.reporting.report.gallery import MOST_BYTES, thumbnail
 
 
 class Page(HTMLParser):
@@ -87,6 +89,17 @@ def test_the_gallery_shows_every_image_of_a_small_set(page: Page) -> None:
     images = gallery_of(page)["images"]
     assert len({image["file"] for image in images}) == len(images) == 8
     assert all(image["src"].startswith("data:image/jpeg;base64,") for image in images)
+
+
+def test_a_thumbnail_is_small_whatever_it_shows() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 900, 3), dtype=np.uint8)
+    source: Any = SimpleNamespace(
+        read=lambda at, needs: SimpleNamespace(pixels=pixels), size=lambda at: (600, 900)
+    )
+    content = base64.b64decode(thumbnail(source, 0).removeprefix("data:image/jpeg;base64,"))
+    assert len(content) <= MOST_BYTES
+    shown = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    assert shown.shape == (341, 512, 3)
 
 
 def test_every_figure_is_there_as_json_csv_svg_and_png(reported: Path) -> None:

@@ -18,6 +18,7 @@ from vision_mtl.metrics.detection_errors import CORRECT, IGNORED, DetectionError
 from vision_mtl.reporting.report.detection_figures import CONFIDENT
 
 SHOWN_BOXES = 60  # detections per image, the best ones
+SHOWN_OBJECTS = 200  # per image, the largest ones
 LEAST = 1e-12  # probability, so that a loss is finite
 
 
@@ -166,7 +167,8 @@ def _boxes(
     def describe(at: int) -> dict[str, Any]:
         height, width = source.size(at)
         rows = order[starts[at] : starts[at + 1]][:SHOWN_BOXES]
-        own = range(int(truth.offsets[at]), int(truth.offsets[at + 1]))
+        first, last = int(truth.offsets[at]), int(truth.offsets[at + 1])
+        own = first + np.argsort(-truth.areas[first:last], kind="stable")[:SHOWN_OBJECTS]
         boxes: list[dict[str, Any]] = [
             {
                 "box": _thousandths(truth.xywh[i], width, height),
@@ -191,7 +193,7 @@ def _boxes(
             kinds.add("missed")
         classes = {entry["name"] for entry in (*boxes, *sure)}
         best = max((answer["score"] for answer in answers), default=None)
-        count = _boxes_of(len(boxes)) if source.has_boxes else "unknown"
+        count = _boxes_of(last - first) if source.has_boxes else "unknown"
         return {
             **_judged(loss[at], best, sorted(kinds), classes),
             "truth": count,

@@ -60,7 +60,7 @@ function boxes(entries, kindOf, textOf, large) {
     else tag.style.right = Math.max(1000 - x - width, 0) / 10 + "%";
     tag.style.top = Math.min(Math.max(y, 0), 960) / 10 + "%";
     if (y > (large ? 50 : 140)) tag.style.transform = "translateY(-100%)";
-    tags.push(tag);
+    tags.unshift(tag); // the first, surest one comes to lie on top
   }
   return [svg, ...tags];
 }
