@@ -31,6 +31,7 @@ from tests.training.outcomes import outcome
 from tests.training.test_resume import config_of
 from vision_mtl import files
 from vision_mtl.commands.train import train_from_config
+from vision_mtl.training.run import differences
 
 FORK = multiprocessing.get_context("fork")  # what takes long, the imports, is done once
 WORKERS = (0, 2, 4)
@@ -112,9 +113,10 @@ def kill_and_resume(count: int, seed: int, file: Path | None = None) -> int:
                     tally.add("failed", f"{run.name}: exit code {code} where it was to die {kind}")
             resume = (run / "config.yaml").exists()
             code = run_once(config, run, draw.choice(WORKERS), resume, None, None)
-            same = code == 0 and outcome(run) == expected
-            survived += same * (sum(kills.values()) - done)
-            tally.add("same" if same else "different", None if same else f"{run.name}: exit code {code}")
+            wrong = differences(expected, outcome(run)) if code == 0 else [f"exit code {code}"]
+            survived += 0 if wrong else sum(kills.values()) - done
+            problem = f"{run.name}: {'; '.join(wrong)[:1000]}" if wrong else None
+            tally.add("different" if wrong else "same", problem)
         kinds = ", ".join(f"{number} {kind}" for kind, number in kills.items())
         return tally.finish(
             f"{count} kills ({kinds}) of {runs} runs: after {survived} of {count} kills, resumed and "

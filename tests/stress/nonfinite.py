@@ -147,7 +147,9 @@ PLACES: dict[str, Place] = {
         in_output("heads.objects.classification_head.cls_logits", NAN), "loss of objects"
     ),
     "a logit": Place(in_output("heads.kind.pooled.logits", NAN), "loss of kind"),
-    "an activation of the trunk": Place(in_output("trunk.body.layer1", NAN), "loss of objects, kind"),
+    "an activation of the trunk": Place(
+        in_output("trunk.body.maxpool", NAN), "loss of objects, kind, presence, count"
+    ),
     "the gradient of the first convolution": Place(
         in_gradient("trunk.body.conv1.weight", full(NAN)), "gradient of the trunk", parts=BOTH
     ),

@@ -70,13 +70,15 @@ def learning_rate_factor(step: int, total: int, config: TrainingConfig) -> float
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take up what an optimiser remembers of the parameters; its settings stay those that it was built with.
+    """Take up what an optimiser remembers of the parameters, and the learning rate that it had reached; its
+    other settings stay those that it was built with.
 
     Raises:
         ValueError: the state is that of another optimiser, or of other parameters.
     """
     settings = [
-        {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+        {name: value for name, value in group.items() if name not in ("params", "lr")}
+        for group in optimizer.param_groups
     ]
     for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
         if saved.keys() != group.keys():
