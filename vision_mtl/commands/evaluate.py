@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vision_mtl.allocator import keep_freed_memory
 from vision_mtl.commands.operating_points import check_wanted, find_points, store_points
 from vision_mtl.commands.report import report_evaluation
 from vision_mtl.commands.shared import (
@@ -83,6 +84,8 @@ def evaluate_checkpoint(
         trained_categories(config.heads, trained.labels),
     )
     device = choose_device(config.training.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     dtype = resolve_precision(config.training.precision, device)
     result = evaluate(
         trained.model.to(device),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vision_mtl.allocator import keep_freed_memory
 from vision_mtl.commands.infer_outputs import (
     CROPS,
     DEFAULT_FORMATS,
@@ -72,6 +73,8 @@ def infer_with_checkpoint(
     trained = open_trained(checkpoint, overrides)
     outputs = Outputs(output, formats, trained, confidence, video=video).checked(found, ids)
     pipeline = pipeline_of(trained, threshold, compiled)
+    if pipeline.device.type == "cpu":
+        keep_freed_memory()
     explainer = None
     if explain is not None:
         explainer = Explainer(pipeline, explain, explain_class, output / EXPLANATIONS)
