@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_mtl.files import whole
+from vision_mtl.files import file_sha256, whole
 
 
 def write_half(path: Path) -> None:
@@ -42,3 +42,9 @@ def test_a_folder_that_cannot_be_made_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(FileExistsError), whole(tmp_path / "taken" / "file.txt"):
         pass
+
+
+def test_a_file_s_digest(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -18,13 +18,14 @@ TOOLS = sorted((ROOT / "tools").glob("*.py"))
 # A group may import groups of a lower rank, and itself. A new one needs its place here.
 ORDER = [
     ["errors", "__version__"],
-    ["structures", "convert", "files", "progress", "allocator"],
+    ["structures", "convert", "files", "progress", "allocator", "fonts"],
     ["data", "metrics"],
     ["heads"],
     ["models"],
     ["training", "inference", "reporting"],
     ["config"],
     ["commands"],
+    ["predict"],  # the Python API opens checkpoints as the commands do
     ["benchmark", "comparison"],
     ["tools"],
 ]

@@ -100,7 +100,7 @@ def add_options(part: argparse.ArgumentParser) -> None:
     part.add_argument(
         "--profile",
         action="store_true",
-        help="train and infer: also say where the time goes; traces lie beside F",
+        help="input, train and infer: also say where the time goes; traces lie beside F",
     )
     part.add_argument("--plot", type=Path, metavar="PNG", help="also draw all ratios that F holds")
     part.add_argument("--quick", action="store_true", help="tiny sizes: show that it works, measure nothing")

@@ -15,14 +15,12 @@ from vision_mtl.benchmark.detectors import (
     PEER_TOWERS,
     Setting,
     build_ours,
-    build_peer,
     first_images,
-    peer_targets,
     prepare_ours,
-    prepare_peer,
     set_candidates,
     settle,
 )
+from vision_mtl.benchmark.torchvision_peer import build_peer, peer_targets, prepare_peer
 
 CPU = torch.device("cpu")
 

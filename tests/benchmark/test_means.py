@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import mmap
+import multiprocessing
+import os
+import pstats
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +15,14 @@ import torch
 from torch import nn
 
 from vision_mtl.benchmark.convolutions import record_convolutions, replay
-from vision_mtl.benchmark.process import dirtied_by_fork, in_fresh_process, measured
+from vision_mtl.benchmark.process import Call, apart, dirtied_by_fork, in_fresh_process, measured
 from vision_mtl.benchmark.profiling import (
     ASSIGNMENT,
     OPTIMISER,
     REST,
     kind_of,
     profile_call,
+    profile_functions,
     region,
     shares_of,
 )
@@ -53,6 +58,26 @@ def test_a_function_in_a_fresh_process(tiny_coco_root: Path, tmp_path: Path) -> 
 def test_a_failure_in_a_fresh_process_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(VisionMTLError, match="read_ours ended with code 1"):
         in_fresh_process(read_ours, path=str(tmp_path / "missing.json"), cache=str(tmp_path))
+
+
+def writes_its_number(folder: Path, fails_at: int) -> Call:
+    def call(i: int) -> None:
+        assert i != fails_at
+        (folder / str(i)).write_text(str(os.getpid()))
+
+    return call
+
+
+def test_calls_of_another_process_are_done_when_they_return(tmp_path: Path) -> None:
+    with apart(writes_its_number, tmp_path, 5) as call:
+        call(2)
+        call(3)
+        processes = {(tmp_path / name).read_text() for name in ("2", "3")}
+        assert len(processes) == 1
+        assert str(os.getpid()) not in processes
+        with pytest.raises(VisionMTLError, match="writes_its_number ended in a process of its own"):
+            call(5)
+    assert multiprocessing.active_children() == []
 
 
 def test_recorded_convolutions_are_those_of_both_directions() -> None:
@@ -109,3 +134,27 @@ def test_a_profile_names_the_kinds_and_leaves_a_trace(tmp_path: Path) -> None:
     assert found.trace == trace.name
     assert trace.stat().st_size > 0
     assert "assign" not in vars(owner)
+
+
+def halves(text: str) -> list[str]:
+    return text.split(" ")
+
+
+def wait(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def test_a_profile_of_functions_counts_what_they_call_and_those_written_in_c(tmp_path: Path) -> None:
+    def call(_: int) -> None:
+        wait(0.004)
+        halves("a b")
+        sorted(range(1000), key=lambda value: -value)
+
+    trace = tmp_path / "traces" / "call.pstats"
+    kinds = {"waiting": ("wait",), "sorting": ("sorted",), "splitting": ("halves",), "absent": ("decode",)}
+    found = profile_functions("call", call, 3, kinds, trace)
+    spent = {share.kind: share.milliseconds for share in found.shares}
+    assert set(spent) == {"waiting", "sorting", "splitting", REST}
+    assert spent["waiting"] >= 4 > spent["splitting"]
+    assert sum(spent.values()) == pytest.approx(found.milliseconds, abs=0.01)
+    assert pstats.Stats(str(trace)).total_calls >= 9  # type: ignore[attr-defined]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 import torch
 
 from vision_mtl.benchmark.parts.eval import OURS, difference_note
+from vision_mtl.benchmark.parts.input import PROFILED
 from vision_mtl.benchmark.parts_command import Request, benchmark, changed_sizes, jobs, workspace
+from vision_mtl.benchmark.process import Call
 from vision_mtl.benchmark.results import read_results
 from vision_mtl.errors import ConfigError, VisionMTLError
 
@@ -26,12 +29,23 @@ TABLES = {  # part -> table -> contenders that must be there, whatever the machi
         "flip": ["torchvision", "ours", "decoding alone, OpenCV"],
         "jitter": ["torchvision", "ours", "decoding alone, OpenCV"],
     },
-    "train": {"batch 2": ["torchvision", "ours", "ours, torchvision's towers", "convolutions of ours"]},
-    "infer": {"batch 2": ["torchvision", "ours", "ours, torchvision's towers", "convolutions of ours"]},
+    "train": {
+        "batch 2": [
+            "torchvision",
+            "torchvision, memory kept",
+            "ours",
+            "ours, torchvision's towers",
+            "convolutions of ours",
+        ]
+    },
+    "infer": {
+        "batch 2": ["torchvision, memory kept", "ours", "ours, torchvision's towers", "convolutions of ours"]
+    },
     "joint": {
         "training": ["ours, detection alone", "ours, detection and two image heads"],
         "batch 2": [
             "two torchvision networks",
+            "two torchvision networks, memory kept",
             "ours, detection alone",
             "ours, detection and two image heads",
         ],
@@ -43,6 +57,12 @@ TABLES = {  # part -> table -> contenders that must be there, whatever the machi
 TARGETS = {"index": 4, "input": 2, "train": 2, "infer": 2, "joint": 3, "eval": 2, "memory": 2, "start": 2}
 
 
+@contextmanager
+def beside(make: Callable[..., Call], *arguments: Any) -> Iterator[Call]:
+    """Make a call in this process, where the parts would make it in another."""
+    yield make(*arguments)
+
+
 def here(function: Callable[..., Any], **arguments: Any) -> Any:
     """Call a function in this process, where the parts would start another."""
     return function(**arguments)
@@ -51,7 +71,9 @@ def here(function: Callable[..., Any], **arguments: Any) -> Any:
 @pytest.mark.parametrize("name", list(TABLES))
 def test_a_part_in_its_tiny_form(name: str) -> None:
     job = jobs(CPU)[name]
-    options = {"alone": here} if name in ("index", "memory") else {}
+    options: dict[str, Any] = {"alone": here} if name in ("index", "memory") else {}
+    if name in ("input", "train", "infer", "joint"):
+        options["elsewhere"] = beside
     with workspace() as folder:
         tables = job.measure(job.quick, CPU, folder, **options)
     assert {table.name for table in tables} == set(TABLES[name])
@@ -87,16 +109,27 @@ def test_a_profile(name: str, tmp_path: Path) -> None:
     assert (tmp_path / found.trace).is_file()
 
 
+def test_a_profile_of_each_augmentation(tmp_path: Path) -> None:
+    job = jobs(CPU)["input"]
+    assert job.profile is not None
+    with workspace() as folder:
+        flip, jitter = job.profile(job.quick, CPU, folder, tmp_path / "traces" / "trace.json.gz")
+    for found in (flip, jitter):
+        assert {share.kind for share in found.shares} == {*PROFILED, "python and other"}
+        assert (tmp_path / "traces" / found.trace).is_file()
+    assert flip.trace != jitter.trace
+
+
 def test_the_command_writes_its_file_and_its_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, plot = tmp_path / "figures.json", tmp_path / "ratios.png"
-    benchmark(request(path, part="input", plot=plot))
-    found = read_results(path).parts["input"]
+    benchmark(request(path, part="eval", plot=plot))
+    found = read_results(path).parts["eval"]
     assert found.quick
     assert found.device == "cpu"
     assert found.threads == torch.get_num_threads()
     assert {"torch", "pycocotools"} <= set(found.versions)
     assert plot.is_file()
-    assert "input (--quick" in capsys.readouterr().out
+    assert "eval (--quick" in capsys.readouterr().out
 
 
 def test_a_wrong_results_file_is_an_error_before_anything_is_measured(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def write_config(
     more: str = "",
     trunk: str = "{name: resnet18, channels: 32}",
     training: str = "{epochs: 1, warmup_steps: 1, precision: fp32}",
+    evaluation: str = "{report: false}",
 ) -> str:
     """Write `tiny.yaml` into `folder`, for the data set in `root`; return its path.
 
@@ -36,6 +37,7 @@ def write_config(
         more: YAML of further settings, at the top level.
         trunk: YAML of the trunk.
         training: YAML of the training.
+        evaluation: YAML of the evaluation, by default without a report, which takes longer than a tiny run.
     """
     source = "[{images: images, annotations: annotations.json}]"
     path = folder / "tiny.yaml"
@@ -53,6 +55,7 @@ data:
 trunk: {trunk}
 heads:{heads}
 training: {training}
+evaluation: {evaluation}
 {more}
 """,
         encoding="utf-8",

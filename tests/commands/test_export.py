@@ -20,17 +20,19 @@ from tests.training.narrow import narrow_trunk
 from vision_mtl.commands.evaluate import evaluate_checkpoint
 from vision_mtl.commands.export import export_safetensors
 from vision_mtl.commands.infer import infer_with_checkpoint
+from vision_mtl.commands.operating_points import StoredPoints, store_points
 from vision_mtl.commands.shared import open_checkpoint
 from vision_mtl.commands.train import train_from_config
 from vision_mtl.errors import CheckpointError
 from vision_mtl.heads.base import LabelInfo
+from vision_mtl.metrics.operating_point import Goal, OperatingPoint
 from vision_mtl.models.multitask import build_model
 from vision_mtl.models.shared_file import read_shared, write_shared
 from vision_mtl.models.weight_files import read_weights
 from vision_mtl.models.weights import load_weights
 from vision_mtl.training.checkpoint import load_checkpoint
 
-PARTS = {"config": {}, "labels": {}, "progress": {}}
+PARTS = {"config": {}, "labels": {}, "progress": {}, "operating_points": None}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,7 +47,10 @@ def checkpoint(tiny_coco_root: Path, tmp_path_factory: pytest.TempPathFactory) -
     heads = HEADS + "  presence: {type: multilabel}\n"
     trunk = "{name: resnet18, channels: 32, norm: batch}"  # counters of batches, 0-dimensional int64
     train_from_config(write_config(folder, tiny_coco_root, heads, trunk=trunk), [], folder / "run")
-    return folder / "run/checkpoints/best.pt"
+    path = folder / "run/checkpoints/best.pt"
+    points = OperatingPoint("bolt", 3, 0.25, 1.0, 1.0, 1.0, "")
+    store_points(path, {"presence": [points]}, Goal("f1"), "val", open_checkpoint(path).progress)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +64,7 @@ def test_the_same_network_comes_back(checkpoint: Path, shared: Path) -> None:
     own, other = open_checkpoint(checkpoint), open_checkpoint(shared)
     assert other.config == own.config
     assert other.labels == own.labels
+    assert other.points == own.points == StoredPoints("f1", "val", {"presence": {"bolt": 0.25}})
     assert (other.progress.step, other.progress.epoch) == (own.progress.step, own.progress.epoch)
     mine, theirs = own.model.state_dict(), other.model.state_dict()
     assert mine.keys() == theirs.keys()

@@ -54,7 +54,7 @@ def test_all_heads_together_are_the_config_but_for_what_is_swept(recipe: Recipe)
     expected = to_tree(recipe.config)
     expected["balancing"]["method"] = "uw"
     expected["training"] |= {"lr": 1e-5, "seed": 3}
-    expected["evaluation"] |= {"every": runs.NEVER, "best": None}
+    expected["evaluation"] |= {"every": runs.NEVER, "best": None, "report": False}
     assert to_tree(resolved(recipe, trial())) == expected
 
 

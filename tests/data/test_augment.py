@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from itertools import permutations
 from typing import Any
 
 import albumentations as A
@@ -309,6 +311,7 @@ ERRORS = {
     "scale falling": ({"name": "ScaleJitter", "scale": [2, 1]}, "the smaller first"),
     "one number": ({"name": "ScaleJitter", "aspect": 0.5}, "ScaleJitter refuses aspect 0.5"),
     "probability": ({"name": "ScaleJitter", "p": 3}, "ScaleJitter refuses p 3"),
+    "another probability": ({"name": "ColorJitter", "shuffle": -1}, "ColorJitter refuses shuffle -1"),
 }
 
 
@@ -331,3 +334,18 @@ def test_color_changes():
     np.testing.assert_allclose(turned @ RGB_TO_YIQ[0], luma, atol=2.0)  # one channel is clipped
     assert turned[1].tolist() == [128, 128, 128]  # gray has no hue
     assert turned[0, 1] > 60  # red turns towards green
+    assert change_colors(image, 0.5, 1, 1, 0, order=(2, 0, 1))[0, 0].tolist() == [20, 100, 30]
+
+
+def test_the_channels_change_places_as_often_as_asked() -> None:
+    image = np.full((32, 32, 3), (200, 100, 0), np.uint8)
+    plain = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "p": 1.0}
+
+    def firsts(shuffle: float) -> list[list[int]]:
+        augmentation = Augmentation([{"name": "ColorJitter", "shuffle": shuffle, **plain}], RESIZE)
+        return [augmentation(image, objects(), (0, i))[0][0, 0].tolist() for i in range(200)]
+
+    assert all(pixel == [200, 100, 0] for pixel in firsts(0.0))
+    found = Counter(map(tuple, firsts(0.9)))
+    assert set(found) == set(permutations((200, 100, 0)))
+    assert 20 <= found[200, 100, 0] <= 80  # a tenth is not asked for, of the rest a sixth changes nothing

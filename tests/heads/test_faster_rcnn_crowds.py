@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from tests.heads.two_stage import build_head, loss, make_features
-from vision_mtl.heads.faster_rcnn import mostly_inside
+from vision_mtl.heads.crowds import mostly_inside
 
 
 def test_a_box_is_mostly_inside_by_its_own_area() -> None:

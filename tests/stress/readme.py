@@ -14,10 +14,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+
 from tests.conftest import write_tiny_coco
 from tests.readme import PAGES, blocks, commands, is_tool
 from tests.stress.verdicts import Tally, command_parser
 from tests.stress.workplace import ROOT, workplace
+from vision_mtl.data.images import read_image
+from vision_mtl.inference.video import VideoFile
 
 SHORT = ["training.max_steps=1", "training.precision=fp32", "data.workers=0"]
 SMALL = ["trunk={name: resnet18, norm: batch, channels: 32}", "data.resize={shorter: 64, longer: 96}"]
@@ -25,7 +29,7 @@ SECONDS = 600  # for one command
 
 
 def write_stand_ins(folder: Path) -> None:
-    """Write the tools, the configs, `data/parts`, `parts.yaml` and `new_images` that README.md speaks of."""
+    """Write what README.md speaks of: tools, configs, `data/parts`, `parts.yaml`, images and a video."""
     for name in ("tools", "configs"):
         (folder / name).symlink_to(ROOT / name)
     parts = write_tiny_coco(folder / "data" / "parts")
@@ -39,7 +43,13 @@ def write_stand_ins(folder: Path) -> None:
         for i, path in enumerate(sorted(parts.images.iterdir()))
     ]
     (parts.root / "labels.csv").write_text("\n".join(["file_name,verdict,wear", *rows]) + "\n")
-    shutil.copytree(parts.images, folder / "new_images")
+    for name in ("new_images", "val"):
+        shutil.copytree(parts.images, folder / name)
+    shutil.copy(annotations / "val.json", folder / "val.json")
+    (folder / "best.pt").symlink_to("runs/parts-1/checkpoints/best.pt")  # which is trained first
+    with VideoFile(folder / "clip.mp4", rate=10) as video:
+        for path in sorted(parts.images.iterdir()):
+            video.add(cv2.resize(read_image(str(path)), (96, 64)))
     (folder / "parts.yaml").write_text(blocks(PAGES[0], "yaml")[0].text)
 
 

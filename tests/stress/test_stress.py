@@ -16,7 +16,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.stress import annotations, checkpoints, images, invariances, malicious, memory, nonfinite
+from tests.stress import (
+    annotations,
+    checkpoints,
+    images,
+    inference,
+    invariances,
+    malicious,
+    memory,
+    nonfinite,
+)
 from tests.stress.annotation_corrections import CORRECTIONS
 from tests.stress.image_files import Seen
 from tests.stress.malicious_files import HARMLESS, REFUSALS
@@ -198,6 +207,34 @@ def test_a_step_that_is_taken_all_the_same_is_noticed(
 def test_damaged_checkpoints(capfd: pytest.CaptureFixture[str]) -> None:
     assert checkpoints.read_damaged(60, seed=1) == 0
     assert ": 60 found and the one before taken" in capfd.readouterr().out
+
+
+def test_interrupted_inference(capfd: pytest.CaptureFixture[str]) -> None:
+    assert inference.infer_and_resume(count=200, kills=1, seed=0) == 0, capfd.readouterr().err
+    assert "200 images, 1 kills, 1 torn lines: 0 wrong" in capfd.readouterr().out
+
+
+def test_lost_and_doubled_images_are_noticed(tmp_path: Path) -> None:
+    def line(number: int, size: tuple[int, int]) -> str:
+        file = str(tmp_path / "000" / f"{number:07d}.jpg")
+        return json.dumps({"file": file, "height": size[0], "width": size[1]}) + "\n"
+
+    record, sizes = tmp_path / "record", [inference.size_of(number) for number in range(4)]
+    record.write_text("".join(line(number, size) for number, size in enumerate(sizes)))
+    assert inference.wrong_lines(record, tmp_path, 4) == []
+    with record.open("a") as file:
+        file.write(line(2, sizes[2]) + line(5, sizes[0]))
+    (swapped, lost, doubled, unknown) = inference.wrong_lines(record, tmp_path, 5)
+    assert "0000005.jpg: another image's answers" in swapped
+    assert lost == "000/0000004.jpg is lost"
+    assert doubled == "000/0000002.jpg is there 2 times"
+    assert unknown == "000/0000005.jpg is no input"
+
+
+def test_growing_memory_is_noticed() -> None:
+    assert inference.Watched(0, [10**9] * 100).growth() == 0
+    assert inference.Watched(0, [0] * 25 + [10**9] * 75).growth() == 0  # while it warms up
+    assert inference.Watched(0, [10**9 + 10**6 * i for i in range(100)]).growth() > inference.GROWTH
 
 
 def test_invariances(capsys: pytest.CaptureFixture[str]) -> None:

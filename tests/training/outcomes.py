@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vision_mtl.training.checkpoint import load_checkpoint
 
-CLOCK = {"seconds", "training_seconds", "images_per_second"}
+CLOCK = {"seconds", "training_seconds", "images_per_second", "memory_mb"}
 
 
 def outcome(run: Path) -> dict[str, Any]:

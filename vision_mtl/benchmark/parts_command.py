@@ -21,7 +21,7 @@ from vision_mtl.allocator import keep_freed_memory
 from vision_mtl.benchmark.parts.eval import EvalSizes, measure_eval
 from vision_mtl.benchmark.parts.index import IndexSizes, measure_index
 from vision_mtl.benchmark.parts.infer import InferSizes, measure_infer, profile_infer
-from vision_mtl.benchmark.parts.input import InputSizes, measure_input
+from vision_mtl.benchmark.parts.input import InputSizes, measure_input, profile_input
 from vision_mtl.benchmark.parts.joint import JointSizes, measure_joint
 from vision_mtl.benchmark.parts.memory import MemorySizes, measure_memory
 from vision_mtl.benchmark.parts.start import StartSizes, measure_start
@@ -65,7 +65,8 @@ def jobs(device: torch.device) -> dict[str, Job]:
         "input": Job(
             measure_input,
             InputSizes(),
-            InputSizes(120, 160, images=4, batch=2, shorter=200, longer=333, sides=(150, 200), **few),
+            InputSizes(120, 160, 4, batch=2, shorter=200, longer=333, sides=(150, 200), batches=2, **few),
+            profile_input,
         ),
         "train": Job(
             measure_train, TrainSizes(**images), TrainSizes(64, 64, 2, 3, **small, **few), profile_train

@@ -7,7 +7,8 @@ import multiprocessing
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from vision_mtl.errors import VisionMTLError
 ROOT = Path(__file__).resolve().parents[2]
 KIB = 1024
 MB = 1e6
+Call = Callable[[int], object]
+Apart = Callable[..., AbstractContextManager[Call]]
 START = "import sys; from vision_mtl.benchmark.process import answer; answer(*sys.argv[1:])"
 
 
@@ -106,6 +109,56 @@ def in_fresh_process(function: Callable[..., Any], **arguments: Any) -> Any:
             "memory ran out, other reasons are printed above"
         )
     return msgspec.json.decode(done.stdout.splitlines()[-1])
+
+
+@contextmanager
+def apart(make: Callable[..., Call], *arguments: Any) -> Iterator[Call]:
+    """Yield a call whose work a new interpreter does, the same one each time; it ends with the context.
+
+    Args:
+        make: importable; returns the call, there.
+        arguments: of `make`, picklable.
+
+    Raises:
+        VisionMTLError: it failed; what it printed is on the terminal.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, make, arguments), daemon=True)
+    process.start()
+    there.close()
+
+    def wait() -> None:
+        try:
+            here.recv()
+        except EOFError as error:
+            raise VisionMTLError(
+                f"{make.__name__} ended in a process of its own; the reason is printed above, "
+                "unless memory ran out"
+            ) from error
+
+    def call(i: int) -> None:
+        here.send(i)
+        wait()
+
+    try:
+        wait()
+        yield call
+    finally:
+        here.close()
+        process.join()
+
+
+def _serve(connection: Connection, make: Callable[..., Call], arguments: tuple[Any, ...]) -> None:
+    call = make(*arguments)
+    connection.send(None)
+    while True:
+        try:
+            i = connection.recv()
+        except EOFError:  # the other side is done
+            return
+        call(i)
+        connection.send(None)
 
 
 def answer(name: str, arguments: str) -> None:

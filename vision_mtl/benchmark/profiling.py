@@ -1,10 +1,13 @@
-"""Where a call spends its time, by kind of operator."""
+"""Where a call spends its time, by kind of operator or of function."""
 
 from __future__ import annotations
 
+import cProfile
+import pstats
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,6 +99,36 @@ def profile_call(name: str, call: Callable[[int], object], device: torch.device,
             spent[kind_of(_chain(event))] += (on_cpu if device.type == "cpu" else on_gpu) / 1000
     trace.parent.mkdir(parents=True, exist_ok=True)
     profiler.export_chrome_trace(str(trace))
+    return Profile(name, round(milliseconds, 3), shares_of(spent, milliseconds), trace.name)
+
+
+def profile_functions(
+    name: str, call: Callable[[int], object], calls: int, kinds: Mapping[str, Sequence[str]], trace: Path
+) -> Profile:
+    """Profile calls of a function that is no network, and write what each function in it took.
+
+    Args:
+        name: of the profile.
+        call: what to profile; gets the number of the call.
+        calls: how often; the shares are those of one.
+        kinds: kind -> names of the functions that are of it, with all that these call. None may call
+            another that is named.
+        trace: file for Python's `pstats`; its folder is made if need be.
+    """
+    call(0)
+    with cProfile.Profile() as profiler:
+        started = time.perf_counter()
+        for i in range(1, calls + 1):
+            call(i)
+        milliseconds = 1000 * (time.perf_counter() - started) / calls
+    trace.parent.mkdir(parents=True, exist_ok=True)
+    profiler.dump_stats(str(trace))
+    spent: Counter[str] = Counter()
+    for (_, _, function), (_, _, _, seconds, _) in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
+        for kind, functions in kinds.items():
+            # Of functions written in C the name has more around it.
+            if any(re.search(rf"\b{named}\b", function) for named in functions):
+                spent[kind] += 1000 * seconds / calls
     return Profile(name, round(milliseconds, 3), shares_of(spent, milliseconds), trace.name)
 
 

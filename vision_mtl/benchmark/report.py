@@ -27,8 +27,11 @@ def part_text(name: str, part: Part) -> str:
 
 
 def table_grid(table: Table) -> Grid:
-    """Return a row per contender, a column per peer with how many times ours it is, and the targets."""
-    peers = [figure.name for figure in table.figures if figure.side == "peer"]
+    """Return a row per contender, with how many times it certain peers are, and the targets.
+
+    These peers are those that targets are about, and the fastest.
+    """
+    peers = compared_peers(table)
     limits = any(figure.limit is not None for figure in table.figures)
     grid = Grid(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     grid.add_column("contender")
@@ -47,6 +50,14 @@ def table_grid(table: Table) -> Grid:
         targets = [target_text(table, target) for target in table.targets if target.ours == figure.name]
         grid.add_row(*(Text(cell) for cell in (*cells, "\n".join(targets) or NONE)))
     return grid
+
+
+def compared_peers(table: Table) -> list[str]:
+    """Return the peers that the table's targets are about, and the one with the lowest median."""
+    peers = [figure for figure in table.figures if figure.side == "peer"]
+    names = {target.against for target in table.targets}
+    names |= {peer.name for peer in sorted(peers, key=lambda peer: peer.median)[:1]}
+    return [peer.name for peer in peers if peer.name in names]
 
 
 def _ratio(table: Table, figure: Figure, peer: str) -> str:

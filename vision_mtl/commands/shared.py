@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import torch
 
+from vision_mtl.commands.operating_points import StoredPoints, stored_points
 from vision_mtl.config import Config, apply_override, config_from_tree
 from vision_mtl.data.dataset import Dataset, Source
 from vision_mtl.data.loader import EvaluationBatches, Loader
@@ -35,12 +36,14 @@ class Trained:
         config: the run's, or that of the weights.
         labels: head -> what it answers with.
         progress: where the run stood.
+        points: thresholds that an evaluation has stored with the checkpoint; None if none has.
     """
 
     model: MultiTaskModel
     config: Config
     labels: dict[str, LabelInfo]
     progress: Progress
+    points: StoredPoints | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -88,6 +91,7 @@ def open_checkpoint(path: str | Path, overrides: Sequence[str] = ()) -> Trained:
         tree, average = dict(state["config"]), dict(state["average"])
         labels = {name: msgspec.convert(info, LabelInfo) for name, info in state["labels"].items()}
         progress = msgspec.convert(state["progress"], Progress)
+        points = stored_points(state)
     except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError) as error:
         raise CheckpointError(f"'{path}' is no checkpoint of this version: {error!r}") from error
     for override in overrides:
@@ -107,7 +111,7 @@ def open_checkpoint(path: str | Path, overrides: Sequence[str] = ()) -> Trained:
             )
     except (RuntimeError, TypeError) as error:
         raise CheckpointError(f"'{path}' does not fit the network of the overrides: {error}") from error
-    return Trained(model.eval(), config, labels, progress)
+    return Trained(model.eval(), config, labels, progress, points)
 
 
 def is_config(path: str | Path) -> bool:

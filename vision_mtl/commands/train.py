@@ -20,6 +20,7 @@ import yaml
 
 import vision_mtl
 from vision_mtl.allocator import keep_freed_memory
+from vision_mtl.commands.report import report_evaluation
 from vision_mtl.commands.shared import choose_device, evaluation_loader, require_one_process
 from vision_mtl.config import Config, load_config, to_tree
 from vision_mtl.data.dataset import Source, training_dataset
@@ -233,6 +234,7 @@ def learn_context(run: Run, config: Config, train: Sequence[Source], best: dict[
         found["mAP_off"],
     )
     result = evaluate(model, run.val, run.val_source, run.device, run.dtype, run.evaluation.backend)
+    run.judged = result
     metrics = {**best, "heads": result.heads, "losses": result.losses, "context": found}
     save_checkpoint({**state, "average": model.state_dict(), "metrics": metrics}, path)
     write_json(run.folder / "metrics.json", metrics)
@@ -314,4 +316,26 @@ def finish(
     best = learn_context(run, config, data.train, train(run))
     logger.info("%s", text(heads_table(best["heads"], title=f"best of {folder}")))
     logger.info("results and weights are in %s", folder)
+    report_run(run, config, data, int(best["step"]))
     return best
+
+
+def report_run(run: Run, config: Config, data: TrainingData, step: int) -> None:
+    """Write the report of the best weights, which are judged again where an earlier process found them."""
+    if not config.evaluation.report:
+        return
+    if run.judged is None:
+        model = run.average.model
+        model.load_state_dict(load_checkpoint(run.folder / BEST)["average"])
+        run.judged = evaluate(model, run.val, run.val_source, run.device, run.dtype, run.evaluation.backend)
+    report_evaluation(
+        run.judged,
+        config,
+        data.val,
+        run.folder,
+        "val",
+        step=step,
+        checkpoint=run.folder / BEST,
+        run=run.folder,
+        trained_on=data.train,
+    )

@@ -29,7 +29,7 @@ INSTEAD = {"R2": "MAE"}  # R2 may be 0 or less, and a share of that says nothing
 SWEPT = {
     "balancing": ("method",),
     "data": ("root", "workers", "prefetch"),
-    "evaluation": ("every", "best"),
+    "evaluation": ("every", "best", "report"),
     "training": ("lr", "seed", "epochs", "max_steps", "log_every", "patience"),
 }
 

@@ -87,6 +87,7 @@ def trial_settings(recipe: Recipe, trial: Trial, weights: Path | None = None) ->
         "training.lr": trial.lr,
         "training.seed": trial.seed,
         "evaluation.every": NEVER,
+        "evaluation.report": False,  # what compares the trials is a page of its own
     }
     epochs = recipe.steps / recipe.epoch_steps[tuple(recipe.config.heads)]
     own_epochs = trial.steps / recipe.epoch_steps[trial.heads]

@@ -44,10 +44,10 @@ def _checked_range(name: str, value: Any, least: float) -> tuple[float, float]:
     raise ValueError(f"{name} {value!r}, expected two numbers above {least:g}, the smaller first")
 
 
-def _checked_probability(p: Any) -> float:
-    if isinstance(p, int | float) and 0 <= p <= 1:
-        return p
-    raise ValueError(f"p {p!r}, expected a number from 0 to 1")
+def _checked_probability(name: str, value: Any) -> float:
+    if isinstance(value, int | float) and 0 <= value <= 1:
+        return value
+    raise ValueError(f"{name} {value!r}, expected a number from 0 to 1")
 
 
 class ScaleJitter(A.DualTransform):
@@ -80,7 +80,7 @@ class ScaleJitter(A.DualTransform):
         p: float = 1.0,
     ) -> None:
         super().__init__(p=1.0)
-        self.resize, self.keep_boxes, self.chance = resize, keep_boxes, _checked_probability(p)
+        self.resize, self.keep_boxes, self.chance = resize, keep_boxes, _checked_probability("p", p)
         self.log_scale = np.log(_checked_range("scale", scale, 0))
         self.log_aspect = np.log(_checked_range("aspect", aspect, 0))
 
@@ -129,7 +129,7 @@ class ScaleJitter(A.DualTransform):
 
 
 class ColorJitter(A.ImageOnlyTransform):
-    """Random brightness, contrast, saturation and hue in one pass over the pixels.
+    """Random brightness, contrast, saturation, hue and order of channels in one pass over the pixels.
 
     Albumentations' transform of this name makes a pass for each and takes ten times as long.
 
@@ -138,6 +138,7 @@ class ColorJitter(A.ImageOnlyTransform):
         contrast: factor on the distance to the image's mean gray.
         saturation: factor on the distance to the pixel's own gray.
         hue: turns.
+        shuffle: probability that the channels also change places.
         p: probability.
 
     Raises:
@@ -150,19 +151,26 @@ class ColorJitter(A.ImageOnlyTransform):
         contrast: float | tuple[float, float] = 0.2,
         saturation: float | tuple[float, float] = 0.2,
         hue: float | tuple[float, float] = 0.02,
+        shuffle: float = 0.0,
         p: float = 0.5,
     ) -> None:
-        super().__init__(p=_checked_probability(p))
+        super().__init__(p=_checked_probability("p", p))
+        self.shuffle = _checked_probability("shuffle", shuffle)
         factors = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
         self.factors = [_jitter_range(name, value, 1.0) for name, value in factors.items()]
         self.hue = _jitter_range("hue", hue, 0.0)
 
     def get_params(self) -> dict[str, Any]:
         factors = [self.py_random.uniform(*limits) for limits in self.factors]
-        return {"factors": (*factors, self.py_random.uniform(*self.hue))}
+        factors.append(self.py_random.uniform(*self.hue))
+        order = [0, 1, 2]
+        if self.shuffle and self.py_random.random() < self.shuffle:  # without it seeds keep their meaning
+            self.py_random.shuffle(order)
+        return {"factors": factors, "order": order}
 
-    def apply(self, img: np.ndarray, factors: tuple[float, float, float, float], **_: Any) -> np.ndarray:
-        return change_colors(img, *factors)
+    def apply(self, img: np.ndarray, factors: list[float], order: list[int], **_: Any) -> np.ndarray:
+        brightness, contrast, saturation, hue = factors
+        return change_colors(img, brightness, contrast, saturation, hue, order)
 
 
 def _jitter_range(name: str, value: Any, centre: float) -> tuple[float, float]:

@@ -103,9 +103,24 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def evidence(self, outputs: Outputs, features: Features) -> Tensor:
-        """Return (B, K) float32, without gradient: each class's highest logit anywhere in the valid image.
+        """Return (B, K) float32: each class's highest logit anywhere in the valid image.
 
         Dense detection heads have it, for image-level heads that name them in `detections`.
+        """
+        raise NotImplementedError
+
+    def detection_logits(
+        self, outputs: Outputs, features: Features, boxes: Tensor, classes: Tensor
+    ) -> Tensor:
+        """Return (M,) float32: the class logits that M detections of one image came from, with gradient.
+
+        Detection heads have it, so that their boxes can be explained.
+
+        Args:
+            outputs: of that image alone.
+            features: of that image alone.
+            boxes: (M, 4) xyxy in network-input pixels.
+            classes: (M,) int64.
         """
         raise NotImplementedError
 

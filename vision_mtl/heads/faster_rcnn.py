@@ -19,15 +19,16 @@ from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
+from torchvision.models.detection.roi_heads import fastrcnn_loss
+from torchvision.models.detection.rpn import RPNHead, concat_box_prediction_layers
 from torchvision.ops import MultiScaleRoIAlign
 
 from vision_mtl.data.annotations import AnnotationIndex
 from vision_mtl.errors import ConfigError
 from vision_mtl.heads.base import Head, LabelInfo, TrunkInfo
 from vision_mtl.heads.class_weights import class_factors
-from vision_mtl.heads.dense.decoding import Candidates
+from vision_mtl.heads.crowds import CrowdAwareRoIHeads, CrowdAwareRpn, Targets
+from vision_mtl.heads.dense.decoding import Candidates, origins
 from vision_mtl.heads.detection import DetectionConfig, detections_of
 from vision_mtl.heads.evaluation import DetectionMetric, describe_detections
 from vision_mtl.metrics.detection import Backend
@@ -38,8 +39,6 @@ RATIOS = (0.5, 1.0, 2.0)  # height / width of the anchors
 POOLED = 7  # cells to each side of a pooled proposal
 HIDDEN = 1024
 SMALLEST_SIDE = 1e-2  # pixels; torchvision drops detections with a shorter one
-
-Targets = list[dict[str, Tensor]]  # per image: `boxes` (N, 4), `labels` (N,) from 1, `crowds` (C, 4)
 
 
 class FasterRcnnConfig(DetectionConfig, tag="faster_rcnn", kw_only=True):
@@ -81,51 +80,6 @@ class FasterRcnnConfig(DetectionConfig, tag="faster_rcnn", kw_only=True):
                 "faster_rcnn head; set trunk.finest=2 trunk.extra=p6"
             )
         return FasterRcnnHead(self, trunk, labels)
-
-
-def mostly_inside(boxes: Tensor, regions: Tensor) -> Tensor:
-    """Return (P,) bool: which boxes (P, 4) have more than half their area in one of the regions (C, 4).
-
-    The area is the box's own, as COCO's evaluation has it for crowds: a small box inside is all inside.
-    """
-    starts = torch.maximum(boxes[:, None, :2], regions[:, :2])
-    ends = torch.minimum(boxes[:, None, 2:], regions[:, 2:])
-    shared = (ends - starts).clamp(min=0).prod(-1)
-    own = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    return (shared > own[:, None] / 2).any(1)
-
-
-def without_crowds(labels: list[Tensor], boxes: list[Tensor], crowds: list[Tensor]) -> list[Tensor]:
-    """Return each image's labels (P,) with -1, which no sampler draws, for background inside a crowd."""
-    return [
-        torch.where((label <= 0) & mostly_inside(box, crowd), -1, label)
-        for label, box, crowd in zip(labels, boxes, crowds, strict=True)
-    ]
-
-
-class CrowdAwareRpn(RegionProposalNetwork):
-    """torchvision's proposal network; anchors in crowds are neither positive nor negative."""
-
-    def assign_targets_to_anchors(
-        self, anchors: list[Tensor], targets: Targets
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        labels, matched = super().assign_targets_to_anchors(anchors, targets)
-        return without_crowds(labels, anchors, [target["crowds"] for target in targets]), matched
-
-
-class CrowdAwareRoIHeads(RoIHeads):
-    """torchvision's second stage; proposals in crowds are neither positive nor negative."""
-
-    def select_training_samples(self, proposals: list[Tensor], targets: Targets) -> Any:
-        # torchvision hands the assignment below boxes and labels only.
-        self.crowds = [target["crowds"] for target in targets]
-        return super().select_training_samples(proposals, targets)
-
-    def assign_targets_to_proposals(
-        self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        matched, labels = super().assign_targets_to_proposals(proposals, gt_boxes, gt_labels)
-        return matched, without_crowds(labels, proposals, self.crowds)
 
 
 class RpnOutputs(NamedTuple):
@@ -230,6 +184,11 @@ class FasterRcnnHead(Head):
         pooled = self.roi_heads.box_roi_pool(maps, boxes, [features.input_size])
         return self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
 
+    def refine(self, boxes: list[Tensor], features: Features) -> tuple[Tensor, Tensor]:
+        """Return class logits (R, 1 + K), background first, and a box for each class (R, 1 + K, 4)."""
+        logits, deltas = self.classify(boxes, features)
+        return logits, self.roi_heads.box_coder.decode(deltas, boxes).reshape(*logits.shape, 4)
+
     def loss(self, outputs: RpnOutputs, features: Features, batch: Batch) -> dict[str, Tensor]:
         """Return the terms `objectness`, `rpn_box`, `class` and `box`, each ().
 
@@ -280,8 +239,7 @@ class FasterRcnnHead(Head):
         """Return the best (proposal, class) pairs; where there are fewer, zero boxes with score 0."""
         with full_precision(features):
             found = self.propose(outputs, features.sizes, features.input_size)
-            logits, deltas = self.classify(found.boxes, features)
-            refined = self.roi_heads.box_coder.decode(deltas, found.boxes).reshape(*logits.shape, 4)
+            logits, refined = self.refine(found.boxes, features)
             counts, slots = [len(boxes) for boxes in found.boxes], self.rpn.post_nms_top_n()
             scores = padded(logits.softmax(-1)[:, 1:], counts, slots)  # (B, P, K)
             boxes = padded(refined[:, 1:], counts, slots)  # (B, P, K, 4)
@@ -293,6 +251,18 @@ class FasterRcnnHead(Head):
             chosen = boxes.gather(1, picked[..., None].expand(-1, -1, 4))
             chosen = torch.where(values[..., None] > 0, chosen, 0.0)
             return Candidates(chosen, values, picked % scores.shape[2])
+
+    def detection_logits(
+        self, outputs: RpnOutputs, features: Features, boxes: Tensor, classes: Tensor
+    ) -> Tensor:
+        # Of the second stage, whose logits alone say which class a proposal is.
+        with full_precision(features):
+            with torch.no_grad():
+                (proposals,) = self.propose(outputs, features.sizes, features.input_size).boxes
+                logits, own = self.refine([proposals], features)
+                rows = origins(own[:, 1:], logits[:, 1:], features.sizes[0], boxes, classes)
+            logits, _ = self.classify([proposals[rows]], features)
+            return logits[:, 1:].gather(1, classes[:, None])[:, 0]
 
     def predict(self, decoded: Candidates, metas: Sequence[ImageMeta]) -> list[Detections]:
         return detections_of(decoded, metas, self.config)

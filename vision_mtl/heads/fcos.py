@@ -28,7 +28,7 @@ from vision_mtl.heads.dense.assigners import (
     inside_crowd,
     task_aligned,
 )
-from vision_mtl.heads.dense.decoding import Candidates, best_candidates
+from vision_mtl.heads.dense.decoding import Candidates, best_candidates, origins
 from vision_mtl.heads.dense.evidence import class_evidence
 from vision_mtl.heads.dense.losses import (
     aligned_iou,
@@ -186,6 +186,12 @@ class FcosHead(Head):
 
     def evidence(self, outputs: FcosOutputs, features: Features) -> Tensor:
         return class_evidence(outputs.logits, outputs.shapes, features)
+
+    def detection_logits(
+        self, outputs: FcosOutputs, features: Features, boxes: Tensor, classes: Tensor
+    ) -> Tensor:
+        own, logits = self.boxes(outputs, *self.points(outputs, features))[0, :, None], outputs.logits[0]
+        return logits[origins(own, logits, features.sizes[0], boxes, classes), classes]
 
     def points(self, outputs: FcosOutputs, features: Features) -> tuple[Tensor, Tensor]:
         """Return the points (P, 2) in network-input pixels and the stride (P,) of each."""

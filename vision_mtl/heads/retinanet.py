@@ -19,7 +19,7 @@ from vision_mtl.heads.base import Head, LabelInfo, TrunkInfo
 from vision_mtl.heads.class_weights import class_factors
 from vision_mtl.heads.dense.anchors import cell_anchors, decode_boxes, encode_boxes, pyramid_anchors
 from vision_mtl.heads.dense.assigners import assignable, inside_crowd, max_iou
-from vision_mtl.heads.dense.decoding import Candidates, best_candidates
+from vision_mtl.heads.dense.decoding import Candidates, best_candidates, origins
 from vision_mtl.heads.dense.evidence import class_evidence
 from vision_mtl.heads.dense.losses import box_loss, class_targets, focal_loss
 from vision_mtl.heads.dense.points import corner_points
@@ -140,6 +140,13 @@ class RetinanetHead(Head):
 
     def evidence(self, outputs: RetinanetOutputs, features: Features) -> Tensor:
         return class_evidence(outputs.logits, outputs.shapes, features)
+
+    def detection_logits(
+        self, outputs: RetinanetOutputs, features: Features, boxes: Tensor, classes: Tensor
+    ) -> Tensor:
+        anchors = pyramid_anchors(outputs.shapes, features.input_size, self.cells)
+        own, logits = decode_boxes(outputs.offsets, anchors)[0, :, None], outputs.logits[0]
+        return logits[origins(own, logits, features.sizes[0], boxes, classes), classes]
 
     def loss(self, outputs: RetinanetOutputs, features: Features, batch: Batch) -> dict[str, Tensor]:
         """Return the terms `class` and `box`, each ().

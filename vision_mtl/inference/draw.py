@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import colorsys
-import importlib.util
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from vision_mtl.fonts import Font, font_of_size
 
 READABLE = 640  # pixels of the longer side below which a picture is enlarged
 CAPTION_BACKGROUND = (24, 26, 30)
@@ -20,7 +19,6 @@ HIDDEN_BOX = 0.2  # for each pixel of a small box
 LESS_LIKED = 0.03  # for each pixel of its own, times its rank among the places
 Colour = tuple[int, int, int]
 Area = tuple[int, int, int, int]  # left, top, right, bottom
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 PALETTE: tuple[Colour, ...] = (
     (230, 57, 70),
@@ -58,6 +56,7 @@ def draw_image(
     texts: Sequence[str],
     classes: Sequence[int],
     caption: Sequence[str] = (),
+    wrap: bool = True,
 ) -> np.ndarray:
     """Return the picture with boxes and, in a strip below it, the caption.
 
@@ -69,6 +68,8 @@ def draw_image(
         texts: one per box.
         classes: one per box, which decides its colour.
         caption: lines.
+        wrap: break a caption line that is too long; otherwise it is cut, so that as many lines always take
+            the same room.
 
     Returns:
         (H', W', 3) uint8 RGB.
@@ -77,24 +78,34 @@ def draw_image(
     if factor > 1:
         image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     height, width = image.shape[:2]
-    font_size = int(np.clip(max(height, width) / 52, 12, 80))
+    font_size = text_size(image.shape)
     canvas = Image.fromarray(image)
     corners = np.asarray(boxes, np.float64).reshape(-1, 4) * factor
     _draw_boxes(canvas, corners, texts, classes, font_size)
     if not caption:
         return np.asarray(canvas)
-    strip = _caption_strip(width, caption, round(font_size * 1.1))
+    strip = _caption_strip(width, caption, caption_size(image.shape), wrap)
     whole = Image.new("RGB", (width, height + strip.height))
     whole.paste(canvas, (0, 0))
     whole.paste(strip, (0, height))
     return np.asarray(whole)
 
 
+def text_size(shape: tuple[int, ...]) -> int:
+    """Return the font size, in pixels, of labels on a picture of `shape` (height, width, ...)."""
+    return int(np.clip(max(shape[:2]) / 52, 12, 80))
+
+
+def caption_size(shape: tuple[int, ...]) -> int:
+    """Return the font size, in pixels, of what is written below a picture of `shape` (height, width, ...)."""
+    return round(text_size(shape) * 1.1)
+
+
 def _draw_boxes(
     canvas: Image.Image, boxes: np.ndarray, texts: Sequence[str], classes: Sequence[int], font_size: int
 ) -> None:
     draw = ImageDraw.Draw(canvas)
-    font = _font(font_size)
+    font = font_of_size(font_size)
     line = max(2, round(max(canvas.size) / 420))
     areas = (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
     order = np.argsort(-areas, kind="stable")  # large ones first, so that small ones stay visible
@@ -162,10 +173,11 @@ def _overlap(a: Area, b: Area) -> int:
     return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def _caption_strip(width: int, caption: Sequence[str], font_size: int) -> Image.Image:
-    font = _font(font_size)
+def _caption_strip(width: int, caption: Sequence[str], font_size: int, wrap: bool) -> Image.Image:
+    font = font_of_size(font_size)
     margin = font_size // 2
-    lines = [part for line in caption for part in _wrapped(line, font, width - 2 * margin)]
+    fit = _wrapped if wrap else _cut
+    lines = [part for line in caption for part in fit(line, font, width - 2 * margin)]
     step = round(font_size * 1.35)
     strip = Image.new("RGB", (width, step * len(lines) + 2 * margin), CAPTION_BACKGROUND)
     draw = ImageDraw.Draw(strip)
@@ -186,6 +198,10 @@ def _wrapped(line: str, font: Font, width: int) -> list[str]:
     return lines
 
 
+def _cut(line: str, font: Font, width: int) -> list[str]:
+    return [_fitted(line, font, width)]
+
+
 def _fitted(text: str, font: Font, width: int) -> str:
     """Return the text on one line, cut with an ellipsis where it would be wider than `width` pixels."""
     # A lone surrogate, from a file name that is no UTF-8, cannot be drawn.
@@ -195,13 +211,3 @@ def _fitted(text: str, font: Font, width: int) -> str:
     while text and font.getlength(f"{text}…") > width:
         text = text[:-1]
     return f"{text}…"
-
-
-@lru_cache
-def _font(size: int) -> Font:
-    """Return DejaVu Sans, which comes with matplotlib and has most alphabets; Pillow's font is ASCII only."""
-    spec = importlib.util.find_spec("matplotlib")  # only looked for: importing it takes long
-    folders = (spec.submodule_search_locations if spec else None) or ()
-    files = [Path(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf") for folder in folders]
-    found = next((file for file in files if file.is_file()), None)
-    return ImageFont.truetype(str(found), size) if found else ImageFont.load_default(size)

@@ -1,24 +1,21 @@
-"""Predictions to files that people and programs read."""
+"""Predictions to files that people and programs read, whole or not at all."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-import cv2
-import numpy as np
-
-from vision_mtl.data.images import read_image
 from vision_mtl.errors import DataError
 from vision_mtl.files import whole
-from vision_mtl.inference.draw import draw_image
 
 COLUMNS = ("file", "width", "height", "head", "label", "score", "value", "x", "y", "w", "h")
+OF_FRAMES = ("frame", "seconds")  # columns of a video
 
 
 def make_folder(path: Path) -> None:
@@ -36,145 +33,165 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; raise DataError where that cannot be.
+@contextmanager
+def text_file(path: Path) -> Iterator[TextIO]:
+    """Yield a text file that appears at the end; raise DataError where it cannot be written.
 
     Bytes of a file name that are no UTF-8 become escapes, which JSON reads back as they were.
     """
     try:
-        with whole(path) as file:
-            file.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+        with (
+            whole(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        ):
+            yield file
     except OSError as error:
         raise DataError(f"--output: cannot write '{path}': {error.strerror or error}") from error
 
 
-def image_entry(
-    file: str, size: tuple[int, int], answers: dict[str, Any], threshold: float
-) -> dict[str, Any]:
-    """Return one image's part of predictions.json.
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file; raise DataError where that cannot be."""
+    try:
+        with whole(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise DataError(f"--output: cannot write '{path}': {error.strerror or error}") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON that people may read too."""
+    with text_file(path) as file:
+        file.write(_json(content, indent=1) + "\n")
+
+
+def write_predictions(
+    path: Path, head: Mapping[str, Any], entries: Callable[[], Iterable[dict[str, Any]]]
+) -> None:
+    """Write one JSON object: `head`, then `images`, then `skipped`, an entry on each line.
 
     Args:
-        file: as it was given.
-        size: original (height, width).
-        answers: head -> description; a list of objects for a detection head, a mapping for the others.
-        threshold: detections below this score are left out.
+        path: the file.
+        head: first keys.
+        entries: gives all entries, once for the images and once for the files that could not be read.
     """
-    detections = [
-        found
-        for answer in answers.values()
-        if isinstance(answer, list)
-        for found in answer
-        if found["score"] >= threshold
-    ]
-    labels = {name: answer for name, answer in answers.items() if not isinstance(answer, list)}
-    return {"file": file, "width": size[1], "height": size[0], "detections": detections, "labels": labels}
+    with text_file(path) as file:
+        start = "".join(f"{_json(key)}: {_json(value)},\n" for key, value in head.items())
+        file.write("{" + start + '"images": ')
+        _write_list(file, (entry for entry in entries() if "reason" not in entry))
+        file.write(',\n"skipped": ')
+        _write_list(file, (entry for entry in entries() if "reason" in entry))
+        file.write("}\n")
 
 
-def write_csv(path: Path, entries: Sequence[dict[str, Any]], detector: str) -> None:
+def write_csv(path: Path, entries: Iterable[dict[str, Any]], detector: str) -> None:
     """Write one row per detection, under the head name `detector`, and one per image-level answer.
 
     A name that spreadsheets would take for a formula gets an apostrophe before it; predictions.json has all
-    names as they are.
+    names as they are. Rows of a video have the frame and its time too.
     """
-    rows = []
-    for entry in entries:
-        image = {key: entry[key] for key in ("file", "width", "height")}
-        for found in entry["detections"]:
-            box = dict(zip("xywh", found["bbox"], strict=True))
-            row = {"head": detector, "label": found["category"], "score": found["score"]}
-            rows.append({**image, **row, **box})
-        for head, answer in entry["labels"].items():
-            if "value" in answer:
-                rows.append({**image, "head": head, "value": answer["value"]})
-                continue
-            several = isinstance(answer["label"], list)
-            labels = answer["label"] if several else [answer["label"]]
-            scores = answer["score"] if several else [answer["score"]]
-            for label, score in zip(labels, scores, strict=True):
-                rows.append({**image, "head": head, "label": label, "score": score})
-    lines: list[str] = []
-    writer = csv.DictWriter(_Lines(lines), COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
-    write_text(path, "".join(lines))
+    remaining = iter(entries)
+    first = next(remaining, None)
+    image_columns = ["file", "width", "height", *(OF_FRAMES if first and "frame" in first else ())]
+    with text_file(path) as file:
+        columns = [*COLUMNS, *(name for name in OF_FRAMES if name in image_columns)]
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        for entry in chain([] if first is None else [first], remaining):
+            writer.writerows(_rows(entry, detector, image_columns))
+
+
+def _rows(entry: dict[str, Any], detector: str, image_columns: Iterable[str]) -> Iterator[dict[str, Any]]:
+    image = {key: entry[key] for key in image_columns}
+    rows: list[dict[str, Any]] = []
+    for found in entry["detections"]:
+        box = dict(zip("xywh", found["bbox"], strict=True))
+        rows.append({"head": detector, "label": found["category"], "score": found["score"], **box})
+    for head, answer in entry["labels"].items():
+        if "value" in answer:
+            rows.append({"head": head, "value": answer["value"]})
+            continue
+        several = isinstance(answer["label"], list)
+        labels = answer["label"] if several else [answer["label"]]
+        scores = answer["score"] if several else [answer["score"]]
+        rows += [
+            {"head": head, "label": label, "score": score}
+            for label, score in zip(labels, scores, strict=True)
+        ]
+    for row in rows:
+        yield {key: _no_formula(value) for key, value in {**image, **row}.items()}
+
+
+def write_coco_results(
+    path: Path, entries: Iterable[dict[str, Any]], categories: Mapping[int, int] | None
+) -> int:
+    """Write the detections in COCO's results format (https://cocodataset.org/#format-results).
+
+    Args:
+        path: the file.
+        entries: with their `image_id`.
+        categories: trained category id -> id to write; a detection of another category is left out. None
+            keeps all ids.
+
+    Returns:
+        how many detections were left out.
+    """
+    left_out = 0
+
+    def results() -> Iterator[dict[str, Any]]:
+        nonlocal left_out
+        for entry in entries:
+            for found in entry["detections"]:
+                trained = found["category_id"]
+                category = trained if categories is None else categories.get(trained)
+                if category is None:
+                    left_out += 1
+                    continue
+                yield {
+                    "image_id": entry["image_id"],
+                    "category_id": category,
+                    "bbox": found["bbox"],
+                    "score": found["score"],
+                }
+
+    with text_file(path) as file:
+        _write_list(file, results())
+        file.write("\n")
+    return left_out
+
+
+def write_coco_images(
+    path: Path, entries: Iterable[dict[str, Any]], categories: Iterable[dict[str, Any]]
+) -> None:
+    """Write which image each `image_id` is, as the `images` and `categories` of a COCO file."""
+    with text_file(path) as file:
+        file.write('{"categories": ' + _json(list(categories)) + ',\n"images": ')
+        _write_list(
+            file,
+            (
+                {
+                    "id": entry["image_id"],
+                    "file_name": entry["file"],
+                    **{key: entry[key] for key in ("width", "height", *OF_FRAMES) if key in entry},
+                }
+                for entry in entries
+            ),
+        )
+        file.write("}\n")
+
+
+def _write_list(file: TextIO, items: Iterable[Any]) -> None:
+    """Write a JSON list, an item on each line."""
+    file.write("[")
+    for i, item in enumerate(items):
+        file.write((",\n" if i else "\n") + _json(item))
+    file.write("]")
+
+
+def _json(content: Any, indent: int | None = None) -> str:
+    return json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False)
 
 
 def _no_formula(value: Any) -> Any:
     """Return a cell that no spreadsheet computes (OWASP, "CSV Injection")."""
     is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if is_formula else value
-
-
-class _Lines:
-    """What csv.writer needs of a file."""
-
-    def __init__(self, lines: list[str]) -> None:
-        self.write = lines.append
-
-
-def caption_lines(labels: dict[str, Any]) -> list[str]:
-    """Return an image's answers as lines of text."""
-    lines = []
-    for head, answer in labels.items():
-        if "value" in answer:
-            lines.append(f"{head}: {answer['value']:.4g}")
-        elif isinstance(answer["label"], list):
-            lines.append(f"{head}: {', '.join(answer['label']) or 'none'}")
-        else:
-            lines.append(f"{head}: {answer['label']} {answer['score']:.0%}")
-    return lines
-
-
-def write_drawing(path: Path, entry: dict[str, Any], classes: Mapping[int, int], max_pixels: int) -> None:
-    """Draw one image's detections and answers over its pixels.
-
-    Args:
-        path: the drawing; `.jpg` is added where the name is that of another format.
-        entry: of `image_entry`.
-        classes: category id -> class, which decides the colour.
-        max_pixels: larger images are not read.
-    """
-    image = read_image(entry["file"], max_pixels)
-    corners = [(x, y, x + w, y + h) for x, y, w, h in (found["bbox"] for found in entry["detections"])]
-    drawn = draw_image(
-        image,
-        np.array(corners, np.float32).reshape(-1, 4),
-        [f"{found['category']} {found['score']:.0%}" for found in entry["detections"]],
-        [classes[found["category_id"]] for found in entry["detections"]],
-        caption_lines(entry["labels"]),
-    )
-    kind = path.suffix.lower()
-    if kind not in (".jpg", ".jpeg", ".png"):
-        kind = ".jpg"
-        path = path.with_name(f"{path.name}.jpg")
-    try:
-        with whole(path) as file:
-            file.write_bytes(cv2.imencode(kind, drawn[..., ::-1])[1].tobytes())
-    except OSError as error:
-        raise DataError(f"--output: cannot write '{path}': {error.strerror or error}") from error
-
-
-def write_predictions(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def summary_lines(entries: Sequence[dict[str, Any]]) -> list[str]:
-    """Return counts of what was found: objects by category, answers by head."""
-    objects = Counter(found["category"] for entry in entries for found in entry["detections"])
-    lines = [f"{sum(objects.values())} objects" + _counts(objects)]
-    heads = entries[0]["labels"] if entries else {}
-    for head in heads:
-        answers = [entry["labels"][head] for entry in entries]
-        if "value" in answers[0]:
-            values = np.array([answer["value"] for answer in answers])
-            lines.append(f"{head}: mean {values.mean():.4g}, from {values.min():.4g} to {values.max():.4g}")
-        else:
-            given = [answer["label"] for answer in answers]
-            flat = [name for label in given for name in (label if isinstance(label, list) else [label])]
-            lines.append(head + _counts(Counter(flat)))
-    return lines
-
-
-def _counts(counter: Counter[str]) -> str:
-    return ": " + ", ".join(f"{name} {count}" for name, count in counter.most_common()) if counter else ""

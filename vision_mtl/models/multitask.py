@@ -129,7 +129,9 @@ class MultiTaskModel(nn.Module):
         for name in sorted(heads, key=sources.__contains__):
             if name in asked and name in sources:
                 evidence = heads[sources[name]].evidence(outputs[sources[name]], features)
-                outputs[name] = heads[name](features, evidence)
+                outputs[name] = heads[name](
+                    features, evidence.detach()
+                )  # the detector learns nothing from it
             elif name in asked or name in read:
                 outputs[name] = heads[name](features)
         return features, {name: outputs[name] for name in asked}

@@ -22,7 +22,7 @@ from vision_mtl.files import whole
 
 SUFFIX = ".safetensors"
 FORMAT = "vision_mtl network 1"
-PARTS = ("config", "labels", "progress")
+PARTS = ("config", "labels", "progress", "operating_points")
 LONGEST_HEADER = 16 * 2**20  # bytes: a large network's names and places take a tenth of one
 
 

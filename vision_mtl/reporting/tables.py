@@ -12,6 +12,7 @@ from rich.text import Text
 
 from vision_mtl.metrics.classification import ClassRow, LabelRow
 from vision_mtl.metrics.detection import ClassAP
+from vision_mtl.metrics.operating_point import OperatingPoint
 
 HEADLINES = ("mAP", "accuracy")
 
@@ -36,7 +37,7 @@ def heads_table(heads: dict[str, dict[str, float | None]], title: str | None = N
 
 
 def per_class_table(
-    rows: Sequence[ClassAP] | Sequence[ClassRow] | Sequence[LabelRow],
+    rows: Sequence[ClassAP] | Sequence[ClassRow] | Sequence[LabelRow] | Sequence[OperatingPoint],
     sort: str = "ap",
     title: str | None = None,
 ) -> Table:

@@ -111,11 +111,13 @@ class EvaluationConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
         best: `<head>.<metric>` that decides which weights `best.pt` holds; null for the mean of the
             heads' headline metrics (detection and multi-label mAP, accuracy, R2).
         backend: what computes mAP: `pycocotools`, or `hotcoco` (extra `fast`): equal numbers, faster.
+        report: write report.html and its figures after an evaluation and at the end of training.
     """
 
     every: int = 1
     best: str | None = None
     backend: Literal["pycocotools", "hotcoco"] = "pycocotools"
+    report: bool = True
 
 
 class BalancingConfig(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

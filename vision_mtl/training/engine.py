@@ -20,7 +20,7 @@ from vision_mtl.training.checkpoint import load_checkpoint
 from vision_mtl.training.conflict import KIND, read_conflict, summarize_conflict
 from vision_mtl.training.evaluation import Evaluation, evaluate, headline
 from vision_mtl.training.interrupt import Stop, deferred_signals, leave_if
-from vision_mtl.training.log import MetricsLog
+from vision_mtl.training.log import MetricsLog, peak_memory
 from vision_mtl.training.numerics import check_finite, check_weights, mean_losses
 from vision_mtl.training.optim import learning_rate_factor, set_learning_rate
 from vision_mtl.training.run import BEST, Progress, Run
@@ -159,6 +159,7 @@ def take_step(run: Run, log: MetricsLog, parts: Sequence[Batch], pace: Pace) -> 
         check_finite(run)
         losses, rate = mean_losses(run.recent), pace.rate()
         values = {"epoch": progress.epoch, "lr": lr, "losses": losses, "images_per_second": round(rate, 2)}
+        values["memory_mb"] = peak_memory(run.device)
         log.write(progress.step, "train", values)
         run.recent.clear()
         totals = "  ".join(f"{name} {sum(terms.values()):.3f}" for name, terms in losses.items())
@@ -187,6 +188,7 @@ def judge(run: Run, log: MetricsLog, started: float, stop: Stop) -> None:
     if score is None or score > progress.best or not (run.folder / BEST).exists():
         progress.best = progress.best if score is None else score
         progress.best_step, progress.since_best = progress.step, 0
+        run.judged = result
         run.save_best(metrics)
         write_json(run.folder / "metrics.json", metrics)
     else:

@@ -16,6 +16,7 @@ from vision_mtl.models.multitask import MultiTaskModel
 from vision_mtl.training.balancing import Balancer
 from vision_mtl.training.checkpoint import newest_intact, save_checkpoint
 from vision_mtl.training.config import EvaluationConfig, TrainingConfig
+from vision_mtl.training.evaluation import Evaluation
 from vision_mtl.training.optim import AveragedModel, build_optimizer, load_optimizer, parameter_groups
 
 Losses = dict[str, dict[str, Tensor]]  # head -> term -> loss ()
@@ -28,6 +29,7 @@ FREE_TO_CHANGE = tuple(  # what does not change a result may change on resuming
         "training.keep",
         "training.save_minutes",
         "training.save_steps",
+        "evaluation.report",
     )
 )
 
@@ -112,6 +114,7 @@ class Run:
         lr_factors: head -> learning-rate factor.
         progress: where it stands.
         recent: the steps since the last line of the log.
+        judged: the evaluation of the best weights; None where none was made by this process.
     """
 
     folder: Path
@@ -129,6 +132,7 @@ class Run:
     lr_factors: dict[str, float]
     progress: Progress = field(default_factory=Progress)
     recent: list[Step] = field(default_factory=list)
+    judged: Evaluation | None = None
 
     def __post_init__(self) -> None:
         groups = parameter_groups(self.model, self.balancer, self.training, self.lr_factors)

@@ -1,9 +1,7 @@
-"""Assigners: against torchvision, against plain loops over the papers' definitions, and their properties."""
+"""Assigners: against torchvision, and against plain loops over the papers' definitions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from statistics import mean, stdev
 from types import SimpleNamespace
 
@@ -14,84 +12,25 @@ from torchvision.models.detection.fcos import FCOS
 from torchvision.ops import box_iou
 
 from vision_mtl.heads.dense.assigners import (
-    Assignment,
     assignable,
-    atss,
-    centre_sampling,
-    inside_boxes,
-    inside_crowd,
     pairwise_iou,
     task_aligned,
 )
-from vision_mtl.heads.dense.points import pyramid_points
-from vision_mtl.structures import Batch, ImageMeta
+from vision_mtl.structures import Batch
 
-SIZE, STRIDES, CLASSES = (192, 256), [8, 16, 32], 4
-SHAPES = [(SIZE[0] // stride, SIZE[1] // stride) for stride in STRIDES]
-LEVELS = [height * width for height, width in SHAPES]
-POINTS, POINT_STRIDES = pyramid_points(SHAPES, STRIDES, torch.device("cpu"))
-
-Assign = Callable[[Batch], Assignment]
-
-
-def make(boxes: Tensor, classes: Tensor, ignore: Tensor | None = None) -> Batch:
-    count = len(boxes)
-    return Batch(
-        images=torch.zeros(count, 3, *SIZE, dtype=torch.uint8),
-        sizes=torch.tensor([SIZE] * count),
-        boxes=boxes,
-        classes=classes,
-        ignore=torch.zeros_like(classes, dtype=torch.bool) if ignore is None else ignore,
-        has_boxes=torch.ones(count, dtype=torch.bool),
-        labels={},
-        metas=[ImageMeta(i, "", SIZE, (1.0, 1.0)) for i in range(count)],
-    )
-
-
-def one(box: list[float], ignore: bool = False) -> Batch:
-    return make(torch.tensor([[box]]), torch.tensor([[1]]), torch.tensor([[ignore]]))
-
-
-def random_batch(seed: int, images: int = 3, slots: int = 12) -> Batch:
-    """Boxes of 2 to 180 pixels, some of them crowds, some slots empty."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def rand(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator)
-
-    sides = 2 * 90 ** rand(images, slots, 2)
-    corner = rand(images, slots, 2) * (torch.tensor([SIZE[1], SIZE[0]]) - sides).clamp(min=0)
-    classes = torch.randint(0, CLASSES, (images, slots), generator=generator)
-    empty = rand(images, slots) < 0.2
-    boxes = torch.cat([corner, corner + sides], -1).masked_fill(empty[..., None], 0.0)
-    classes = classes.masked_fill(empty, -1)
-    return make(boxes, classes, (rand(images, slots) < 0.15) & ~empty)
-
-
-def predicted(images: int) -> tuple[Tensor, Tensor]:
-    """Class probabilities and boxes around the points, an image's own whatever else is in its batch."""
-    scores, boxes = [], []
-    for i in range(images):
-        generator = torch.Generator().manual_seed(100 + i)
-        scores.append(torch.rand(len(POINTS), CLASSES, generator=generator))
-        sides = torch.rand(len(POINTS), 4, generator=generator) * 4 * POINT_STRIDES[:, None]
-        boxes.append(torch.cat([POINTS - sides[:, :2], POINTS + sides[:, 2:]], 1))
-    return torch.stack(scores), torch.stack(boxes)
-
-
-def by_centre(batch: Batch) -> Assignment:
-    return centre_sampling(assignable(batch), POINTS, POINT_STRIDES)
-
-
-def by_atss(batch: Batch) -> Assignment:
-    return atss(assignable(batch), POINTS, POINT_STRIDES, LEVELS)
-
-
-def by_task(batch: Batch) -> Assignment:
-    return task_aligned(assignable(batch), POINTS, POINT_STRIDES, *predicted(len(batch.boxes)))
-
-
-every_assigner = pytest.mark.parametrize("assign", [by_centre, by_atss, by_task])
+from .assigner_cases import (
+    LEVELS,
+    POINT_STRIDES,
+    POINTS,
+    STRIDES,
+    by_atss,
+    by_centre,
+    by_task,
+    make,
+    one,
+    predicted,
+    random_batch,
+)
 
 
 def torchvisions_matches(boxes: Tensor) -> Tensor:
@@ -272,79 +211,3 @@ def test_task_aligned_gives_a_box_smaller_than_a_cell_its_points(box: list[float
     centre = torch.tensor([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
     assert found.positive.any()
     assert ((POINTS[found.positive[0]] - centre).abs() < 4.01).all()
-
-
-@every_assigner
-def test_one_box_is_answered_by_points_inside_it(assign: Assign) -> None:
-    found = assign(one([50.0, 40, 110, 130]))
-    inside = inside_boxes(POINTS, torch.tensor([[[50.0, 40, 110, 130]]]))[0, 0]
-    assert found.positive.any()
-    assert inside[found.positive[0]].all()
-    assert (found.rows == 0).all()
-    assert (found.score[~found.positive] == 0).all()
-    assert ((found.score >= 0) & (found.score <= 1)).all()
-
-
-@every_assigner
-@pytest.mark.parametrize("slots", [0, 3])
-def test_no_boxes_no_positives(assign: Assign, slots: int) -> None:
-    found = assign(make(torch.zeros(2, slots, 4), torch.full((2, slots), -1)))
-    assert found.positive.shape == found.rows.shape == found.score.shape == (2, len(POINTS))
-    assert not found.positive.any()
-    assert not found.rows.any()
-    assert not found.score.any()
-
-
-@every_assigner
-def test_a_crowd_alone_has_no_positives(assign: Assign) -> None:
-    batch = one([50.0, 40, 110, 130], ignore=True)
-    assert not assign(batch).positive.any()
-    expected = inside_boxes(POINTS, batch.boxes)[0, 0]
-    assert torch.equal(inside_crowd(POINTS, batch)[0], expected)
-    assert expected.any()
-
-
-@every_assigner
-@pytest.mark.parametrize("seed", range(5))
-def test_only_valid_slots_are_assigned_and_scores_fit(assign: Assign, seed: int) -> None:
-    batch = random_batch(seed)
-    found = assign(batch)
-    valid = assignable(batch).valid
-    assert not valid.all()
-    assert valid.gather(1, found.rows)[found.positive].all()
-    assert (found.score[~found.positive] == 0).all()
-    assert (found.rows[~found.positive] == 0).all()
-
-
-@every_assigner
-def test_a_batch_is_its_images(assign: Assign) -> None:
-    batch = random_batch(7)
-    together = assign(batch)
-    for i in range(3):
-        filled = batch.classes[i] >= 0  # without the empty slots, which may lie anywhere
-        slots = filled.nonzero()[:, 0]
-        single = make(*(getattr(batch, name)[i : i + 1, slots] for name in ("boxes", "classes", "ignore")))
-        if assign is by_task:
-            scores, boxes = predicted(3)
-            alone = task_aligned(
-                assignable(single), POINTS, POINT_STRIDES, scores[i : i + 1], boxes[i : i + 1]
-            )
-        else:
-            alone = assign(single)
-        assert torch.equal(alone.positive[0], together.positive[i])
-        torch.testing.assert_close(alone.score[0], together.score[i])
-        mapped = torch.where(alone.positive[0], slots[alone.rows[0]], 0)
-        assert torch.equal(mapped, together.rows[i])
-
-
-@every_assigner
-def test_the_order_of_object_slots_does_not_matter(assign: Assign) -> None:
-    batch = random_batch(8)
-    order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
-    shuffled = replace(
-        batch, boxes=batch.boxes[:, order], classes=batch.classes[:, order], ignore=batch.ignore[:, order]
-    )
-    before, after = assign(batch), assign(shuffled)
-    assert torch.equal(before.positive, after.positive)
-    torch.testing.assert_close(before.score, after.score)
-    assert torch.equal(order[after.rows][after.positive], before.rows[before.positive])

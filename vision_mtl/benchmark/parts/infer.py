@@ -17,17 +17,16 @@ from vision_mtl.benchmark.detectors import (
     Ours,
     Setting,
     build_ours,
-    build_peer,
     first_images,
     inference_model,
     open_ours,
     our_answer,
-    peer_answer,
     prepare_ours,
-    prepare_peer,
 )
+from vision_mtl.benchmark.process import Apart, Call, apart
 from vision_mtl.benchmark.profiling import profile_call
 from vision_mtl.benchmark.results import Figure, Profile, Side, Table, Target, figure
+from vision_mtl.benchmark.torchvision_peer import peer_calls, peer_inference
 from vision_mtl.benchmark.variants import (
     NOTES,
     OURS,
@@ -37,7 +36,6 @@ from vision_mtl.benchmark.variants import (
     limit_of,
     measured_targets,
     our_variants,
-    peer_variants,
 )
 from vision_mtl.commands.timing import measure_in_turn
 from vision_mtl.models.multitask import MultiTaskModel
@@ -101,20 +99,19 @@ def targets_on(device: torch.device) -> list[Target]:
     ]
 
 
-def measure_infer(sizes: InferSizes, device: torch.device, folder: Path) -> list[Table]:
+def measure_infer(
+    sizes: InferSizes, device: torch.device, folder: Path, elsewhere: Apart = apart
+) -> list[Table]:
     """Time the answers of every variant in turn, and the convolutions alone; a table per batch size.
 
     Args:
         sizes: what and how often.
         device: where.
         folder: an empty one, for the pictures.
+        elsewhere: makes a call of a process of its own.
     """
     setting = sizes.setting(folder)
     batch = open_ours(setting, {HEAD: DEFAULT_HEAD}, device).batch
-    peers = {}
-    for name, peer in peer_variants(device).items():
-        peers[name] = build_peer(setting, device, peer.channels_last)
-        prepare_peer(peers[name], batch, device, sizes.candidates)
     ours: dict[str, Ours] = {}
     for name, variant in our_variants(device).items():
         ours[name] = build_ours(setting, variant.heads, device, variant.precision)
@@ -128,10 +125,8 @@ def measure_infer(sizes: InferSizes, device: torch.device, folder: Path) -> list
     tables = []
     for count in sizes.batches:
         part = first_images(batch, count)
-        calls: dict[str, Callable[[int], object]] = {}
+        calls: dict[str, Call] = {}
         sides: dict[str, Side] = {}
-        for name, peer in peer_variants(device).items():
-            calls[name], sides[name] = peer_answer(peers[name], part, device, peer.dtype), "peer"
         notes = []
         for name, (model, dtype) in models.items():
             calls[name], sides[name] = our_answer(model, part, device, dtype), "ours"
@@ -142,9 +137,17 @@ def measure_infer(sizes: InferSizes, device: torch.device, folder: Path) -> list
         for name in (OURS, OURS_TOWERS):
             limit, (model, dtype) = limit_of(name), models[name]
             calls[limit], sides[limit] = convolutions_alone(model, part, device, dtype), "limit"
-        timings = measure_in_turn(calls, device, sizes.warm_up, sizes.rounds)
+        given = (setting, sizes.candidates, count)
+        with peer_calls(peer_inference, device, *given, elsewhere=elsewhere) as peers:
+            timings = measure_in_turn({**peers, **calls}, device, sizes.warm_up, sizes.rounds)
         figures: list[Figure] = [
-            figure(name, sides[name], timing, 1000, limit_of(name) if limit_of(name) in calls else None)
+            figure(
+                name,
+                sides.get(name, "peer"),
+                timing,
+                1000,
+                limit_of(name) if limit_of(name) in calls else None,
+            )
             for name, timing in timings.items()
         ]
         tables.append(_table(sizes, count, figures, targets_on(device), notes))

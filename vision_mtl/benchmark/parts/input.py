@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import v2
 
 from vision_mtl.benchmark.pictures import write_pictures
-from vision_mtl.benchmark.results import Table, Target, figure
+from vision_mtl.benchmark.process import Apart, Call, apart
+from vision_mtl.benchmark.profiling import profile_functions
+from vision_mtl.benchmark.results import Profile, Table, Target, figure
 from vision_mtl.commands.timing import measure_in_turn
 from vision_mtl.data.config import DataConfig, ResizeConfig, SourceConfig
 from vision_mtl.data.dataset import collate, training_dataset
@@ -26,6 +28,15 @@ from vision_mtl.data.sources import open_sources
 from vision_mtl.models.trunk import MEAN, STD
 
 PEER, OURS, LIMIT = "torchvision", "ours", "decoding alone, OpenCV"
+PROFILED = {  # what ours spends its time on -> the functions that do it
+    "decoding": ("imdecode",),
+    "resampling": ("resize",),
+    "flips and colours": ("__call__",),
+    "copy into the batch": ("collate",),
+    "reading, checking the header": ("open_file", "refuse_heavy", "open_image"),
+    "random numbers": ("_seed",),
+    "boxes": ("move", "_visible"),
+}
 SHORTER_SIDES = tuple(range(480, 801, 32))  # of torchvision's references/detection/presets.py, "multiscale"
 
 
@@ -41,8 +52,9 @@ class InputSizes:
         shorter: the shorter side becomes this many pixels,
         longer: unless the longer one exceeds this many.
         sides: shorter sides to draw from, for several scales.
-        warm_up: batches that are not counted.
-        rounds: batches that are.
+        batches: read one after another in each round, as a worker does, which reads nothing else between.
+        warm_up: rounds that are not counted.
+        rounds: rounds that are.
     """
 
     height: int = 480
@@ -52,6 +64,7 @@ class InputSizes:
     shorter: int = 800
     longer: int = 1333
     sides: tuple[int, ...] = SHORTER_SIDES
+    batches: int = 5
     warm_up: int = 2
     rounds: int = 30
 
@@ -85,15 +98,15 @@ class Recipe:
 
 def recipes(sizes: InputSizes) -> list[Recipe]:
     """Return the reference's `hflip`, and its `multiscale` with the photometric jitter of its `ssd`."""
-    # RandomPhotometricDistort's ranges; ours draws all four changes at once, it each of them half the time.
-    jitter = {"brightness": 0.125, "contrast": 0.5, "saturation": 0.5, "hue": 0.05}
+    # RandomPhotometricDistort's ranges; ours draws all changes at once, it each of them half the time.
+    jitter = {"brightness": 0.125, "contrast": 0.5, "saturation": 0.5, "hue": 0.05, "shuffle": 0.5}
     several = [
         v2.RandomPhotometricDistort(),
         v2.RandomShortestSize(min_size=list(sizes.sides), max_size=sizes.longer),
         v2.RandomHorizontalFlip(0.5),
     ]
     flip = {"name": "HorizontalFlip", "p": 0.5}
-    ours = [{"name": "ColorJitter", "p": 1.0, **jitter}, {"name": "ChannelShuffle", "p": 0.5}, flip]
+    ours = [{"name": "ColorJitter", "p": 1.0, **jitter}, flip]
     sides = f"{sizes.sides[0]} to {sizes.sides[-1]}/{sizes.longer}"
     return [
         Recipe(
@@ -109,18 +122,23 @@ def recipes(sizes: InputSizes) -> list[Recipe]:
     ]
 
 
-def measure_input(sizes: InputSizes, device: torch.device, folder: Path) -> list[Table]:
+def measure_input(
+    sizes: InputSizes, device: torch.device, folder: Path, elsewhere: Apart = apart
+) -> list[Table]:
     """Time a batch of either side in turn, and that of decoding alone, for both augmentations.
 
     Args:
         sizes: what and how often.
         device: not used: images are read on the CPU.
         folder: an empty one, for the pictures.
+        elsewhere: makes a call of a process of its own.
     """
     write_pictures(folder, sizes.images, sizes.height, sizes.width, 7, seed=0)
     kilobytes = sum(path.stat().st_size for path in (folder / "images").iterdir()) / sizes.images / 1000
     notes = [
-        f"JPEGs drawn by the command, {kilobytes:.0f} KB in the mean; all in one thread, as in a worker",
+        f"JPEGs drawn by the command, {kilobytes:.0f} KB in the mean; all in one thread, as in a worker, "
+        "torchvision in a process of its own with the C library's allocator as its users have it; ours "
+        f"keeps freed memory, as its workers do; {sizes.batches} batches of one side, then of the other",
         "torchvision: CocoDetection and v2 transforms on PIL images as its references use them, then the "
         "model's own GeneralizedRCNNTransform: a float batch. Ours: a uint8 batch, normalised on the device",
         "limit: cv2.imread of the same files",
@@ -129,12 +147,14 @@ def measure_input(sizes: InputSizes, device: torch.device, folder: Path) -> list
     with one_thread():
         for recipe in recipes(sizes):
             calls = {
-                PEER: peer_batches(sizes, recipe, folder),
-                OURS: our_batches(sizes, recipe, folder),
-                LIMIT: decoding(sizes, folder),
+                OURS: several(our_batches(sizes, recipe, folder), sizes.batches),
+                LIMIT: several(decoding(sizes, folder), sizes.batches),
             }
-            found = measure_in_turn(calls, torch.device("cpu"), sizes.warm_up, sizes.rounds)
-            scale = 1000 / sizes.batch
+            with elsewhere(peer_rounds, sizes, recipe.name, folder) as peer:
+                found = measure_in_turn(
+                    {PEER: peer, **calls}, torch.device("cpu"), sizes.warm_up, sizes.rounds
+                )
+            scale = 1000 / (sizes.batches * sizes.batch)
             figures = [
                 figure(PEER, "peer", found[PEER], scale),
                 figure(OURS, "ours", found[OURS], scale, LIMIT),
@@ -144,6 +164,33 @@ def measure_input(sizes: InputSizes, device: torch.device, folder: Path) -> list
             targets = [Target(OURS, PEER, at_least=recipe.times)]
             tables.append(Table(recipe.name, title, "ms", figures, targets, notes))
     return tables
+
+
+def several(call: Call, times: int) -> Call:
+    """Return a call that makes `times` calls with numbers that go on from one call to the next."""
+
+    def calls(i: int) -> None:
+        for k in range(i * times, (i + 1) * times):
+            call(k)
+
+    return calls
+
+
+def profile_input(sizes: InputSizes, device: torch.device, folder: Path, trace: Path) -> list[Profile]:
+    """Return where a batch of ours spends its time, for both augmentations; arguments as of `measure_input`.
+
+    `trace` names the files, which have the augmentation's name and `.pstats` in place of its extensions.
+    """
+    write_pictures(folder, sizes.images, sizes.height, sizes.width, 7, seed=0)
+    stem = trace.name.partition(".")[0]
+    found = []
+    with one_thread():
+        for recipe in recipes(sizes):
+            name = f"input: a batch of {sizes.batch} of ours, {recipe.title}"
+            statistics = trace.with_name(f"{stem}_{recipe.name}.pstats")
+            batches = our_batches(sizes, recipe, folder)
+            found.append(profile_functions(name, batches, sizes.rounds, PROFILED, statistics))
+    return found
 
 
 @contextmanager
@@ -159,7 +206,14 @@ def one_thread() -> Iterator[None]:
         cv2.setNumThreads(before[1])
 
 
-def peer_batches(sizes: InputSizes, recipe: Recipe, folder: Path) -> Callable[[int], object]:
+def peer_rounds(sizes: InputSizes, name: str, folder: Path) -> Call:
+    """Return a call that reads a round's batches as torchvision does, in a process of its own."""
+    torch.set_num_threads(1)
+    recipe = next(recipe for recipe in recipes(sizes) if recipe.name == name)
+    return several(peer_batches(sizes, recipe, folder), sizes.batches)
+
+
+def peer_batches(sizes: InputSizes, recipe: Recipe, folder: Path) -> Call:
     """Return a call that reads batch i as torchvision's `references/detection` do with `--use-v2`."""
     transforms = v2.Compose(
         [
@@ -184,7 +238,7 @@ def peer_batches(sizes: InputSizes, recipe: Recipe, folder: Path) -> Callable[[i
     return read
 
 
-def our_batches(sizes: InputSizes, recipe: Recipe, folder: Path) -> Callable[[int], object]:
+def our_batches(sizes: InputSizes, recipe: Recipe, folder: Path) -> Call:
     """Return a call that reads batch i as our loader's workers do."""
     data = DataConfig(
         root=str(folder),
@@ -203,7 +257,7 @@ def our_batches(sizes: InputSizes, recipe: Recipe, folder: Path) -> Callable[[in
     return read
 
 
-def decoding(sizes: InputSizes, folder: Path) -> Callable[[int], object]:
+def decoding(sizes: InputSizes, folder: Path) -> Call:
     """Return a call that decodes the files of batch i and does nothing with them."""
     files = sorted(str(path) for path in (folder / "images").iterdir())
     return lambda i: [cv2.imread(files[row]) for row in sizes.rows(i)]

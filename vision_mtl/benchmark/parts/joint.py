@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +16,24 @@ from vision_mtl.benchmark.detectors import (
     Ours,
     Setting,
     build_ours,
-    build_peer,
     first_images,
     inference_model,
+    open_ours,
     our_answer,
     our_step,
-    peer_answer,
-    peer_images,
     prepare_ours,
-    prepare_peer,
 )
 from vision_mtl.benchmark.pictures import SCENES
-from vision_mtl.benchmark.results import Figure, Side, Table, Target, figure
-from vision_mtl.benchmark.variants import PEER, PEER_BEST, PEER_BF16, measured_targets, peer_variants
+from vision_mtl.benchmark.process import Apart, Call, apart
+from vision_mtl.benchmark.results import Figure, Table, Target, figure
+from vision_mtl.benchmark.torchvision_peer import (
+    build_peer,
+    peer_answer,
+    peer_calls,
+    peer_images,
+    prepare_peer,
+)
+from vision_mtl.benchmark.variants import PEER, PeerVariant, measured_targets
 from vision_mtl.commands.timing import measure_in_turn
 from vision_mtl.commands.train import seed_everything
 from vision_mtl.models.precision import mixed_precision, resolve_precision
@@ -46,15 +49,16 @@ HEADS: dict[str, dict[str, dict[str, Any]]] = {
         "scene": {"type": "classification", "source": "attribute", "field": "scene"},
     },
 }
-PAIRS = {  # of the peer's ways -> its name together with a classifier
-    PEER: "two torchvision networks",
-    PEER_BF16: "two torchvision networks, bf16",
-    PEER_BEST: "two torchvision networks, bf16 channels-last",
-}
 NOTES = [
     "the image heads are a multilabel head of 80 classes from the boxes and a classification head",
-    "two torchvision networks: fcos_resnet50_fpn and a ResNet-50 classifier, on the same images of full size",
+    "two torchvision networks: fcos_resnet50_fpn and a ResNet-50 classifier, on the same images of full "
+    "size; as in the part infer, in processes of their own unless it says 'memory kept'",
 ]
+
+
+def pair_name(name: str) -> str:
+    """Return what one of the peer's ways is called together with a classifier."""
+    return name.replace(PEER, "two torchvision networks", 1)
 
 
 @dataclass(frozen=True)
@@ -90,16 +94,19 @@ class JointSizes:
         return setting
 
 
-def measure_joint(sizes: JointSizes, device: torch.device, folder: Path) -> list[Table]:
+def measure_joint(
+    sizes: JointSizes, device: torch.device, folder: Path, elsewhere: Apart = apart
+) -> list[Table]:
     """Time a training step and answers, with detection alone and with the image heads.
 
     Args:
         sizes: what and how often.
         device: where.
         folder: an empty one, for the pictures.
+        elsewhere: makes a call of a process of its own.
     """
     step = _training_table(sizes, device, folder / "train")
-    return [step, *_inference_tables(sizes, device, folder / "infer")]
+    return [step, *_inference_tables(sizes, device, folder / "infer", elsewhere)]
 
 
 def _training_table(sizes: JointSizes, device: torch.device, folder: Path) -> Table:
@@ -112,7 +119,7 @@ def _training_table(sizes: JointSizes, device: torch.device, folder: Path) -> Ta
     return Table("training", title, "ms", figures, targets, NOTES[:1])
 
 
-def _inference_tables(sizes: JointSizes, device: torch.device, folder: Path) -> list[Table]:
+def _inference_tables(sizes: JointSizes, device: torch.device, folder: Path, elsewhere: Apart) -> list[Table]:
     setting = sizes.setting(folder, max(*sizes.batches, 2))
     ours: dict[str, Ours] = {name: build_ours(setting, heads, device) for name, heads in HEADS.items()}
     for each in ours.values():
@@ -120,28 +127,18 @@ def _inference_tables(sizes: JointSizes, device: torch.device, folder: Path) -> 
     dtypes = {name: resolve_precision(each.config.training.precision, device) for name, each in ours.items()}
     models = {name: inference_model(each.model, dtypes[name]) for name, each in ours.items()}
     batch = ours[ALONE].batch
-    pairs = {}
-    for name, variant in peer_variants(device).items():
-        detector = build_peer(setting, device, variant.channels_last)
-        prepare_peer(detector, batch, device, sizes.candidates)
-        pairs[name] = (detector, build_classifier(setting, device, variant.channels_last), variant.dtype)
     tables = []
     for count in sizes.batches:
         part = first_images(batch, count)
-        calls: dict[str, Callable[[int], object]] = {}
-        sides: dict[str, Side] = {}
-        for name, (detector, classifier, dtype) in pairs.items():
-            both = [
-                peer_answer(detector, part, device, dtype),
-                classifier_answer(classifier, part, device, dtype),
-            ]
-            calls[PAIRS[name]], sides[PAIRS[name]] = partial(call_all, both), "peer"
-        for name, model in models.items():
-            calls[name] = our_answer(model, part, device, dtypes[name])
-            sides[name] = "ours"
-        timings = measure_in_turn(calls, device, sizes.warm_up, sizes.rounds)
-        figures: list[Figure] = [figure(name, sides[name], t, 1000) for name, t in timings.items()]
-        targets = [Target(JOINT, ALONE, at_most=1.03), Target(JOINT, PAIRS[PEER], at_least=5.0)]
+        calls = {name: our_answer(model, part, device, dtypes[name]) for name, model in models.items()}
+        given = (setting, sizes.candidates, count)
+        with peer_calls(pair_inference, device, *given, elsewhere=elsewhere) as peers:
+            pairs = {pair_name(name): call for name, call in peers.items()}
+            timings = measure_in_turn({**pairs, **calls}, device, sizes.warm_up, sizes.rounds)
+        figures: list[Figure] = [
+            figure(name, "ours" if name in calls else "peer", t, 1000) for name, t in timings.items()
+        ]
+        targets = [Target(JOINT, ALONE, at_most=1.03), Target(JOINT, pair_name(PEER), at_least=5.0)]
         title = f"joint: inference, {_what(sizes)}, batch {count}, NMS included"
         tables.append(
             Table(f"batch {count}", title, "ms", figures, measured_targets(targets, figures), NOTES)
@@ -149,10 +146,23 @@ def _inference_tables(sizes: JointSizes, device: torch.device, folder: Path) -> 
     return tables
 
 
-def call_all(calls: Sequence[Callable[[int], object]], i: int) -> None:
-    """Call one after another with the number of the round."""
-    for call in calls:
-        call(i)
+def pair_inference(
+    variant: PeerVariant, device: torch.device, setting: Setting, wanted: int, count: int
+) -> Call:
+    """Return a call that asks a detector and then a classifier, both torchvision's; as `peer_inference`."""
+    batch = open_ours(setting, HEADS[ALONE], device).batch
+    detector = build_peer(setting, device, variant.channels_last)
+    prepare_peer(detector, batch, device, wanted)
+    part = first_images(batch, count)
+    detect = peer_answer(detector, part, device, variant.dtype)
+    classifier = build_classifier(setting, device, variant.channels_last)
+    classify = classifier_answer(classifier, part, device, variant.dtype)
+
+    def both(i: int) -> None:
+        detect(i)
+        classify(i)
+
+    return both
 
 
 def _what(sizes: JointSizes) -> str:
@@ -166,9 +176,7 @@ def build_classifier(setting: Setting, device: torch.device, channels_last: bool
     return network.to(memory_format=torch.channels_last) if channels_last else network
 
 
-def classifier_answer(
-    network: nn.Module, batch: Batch, device: torch.device, dtype: torch.dtype
-) -> Callable[[int], object]:
+def classifier_answer(network: nn.Module, batch: Batch, device: torch.device, dtype: torch.dtype) -> Call:
     """Return a call that classifies a batch of normalised float images, as its presets make them."""
     network.eval()
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))

@@ -11,19 +11,16 @@ from typing import Any
 import torch
 
 from vision_mtl.allocator import keep_freed_memory
-from vision_mtl.benchmark.contenders import HEAD
 from vision_mtl.benchmark.detectors import (
-    DEFAULT_HEAD,
     Setting,
     build_ours,
-    build_peer,
-    open_ours,
     our_step,
-    peer_step,
 )
 from vision_mtl.benchmark.process import MB, in_fresh_process, measured
 from vision_mtl.benchmark.results import Figure, Table, Target, figure
+from vision_mtl.benchmark.torchvision_peer import peer_training
 from vision_mtl.benchmark.variants import (
+    KEPT,
     NOTES,
     OURS,
     OURS_TOWERS,
@@ -76,7 +73,8 @@ def measure_memory(
     """
     setting = Setting(folder, sizes.height, sizes.width, sizes.batch, sizes.trunk, sizes.channels)
     setting.write_images(sizes.objects)
-    names = [name for name in (*peer_variants(device), *our_variants(device)) if not name.endswith("fp32")]
+    peers = [name for name in peer_variants(device) if not name.endswith(KEPT)]
+    names = [*peers, *(name for name in our_variants(device) if not name.endswith("fp32"))]
     taken: dict[str, list[float]] = {name: [] for name in names}
     plain = {**asdict(setting), "folder": str(folder)}
     for _ in range(sizes.rounds):
@@ -123,6 +121,4 @@ def _step_of(name: str, setting: Setting, device: torch.device) -> Callable[[int
     if name in our_variants(device):
         variant = our_variants(device)[name]
         return our_step(build_ours(setting, variant.heads, device, variant.precision), device)
-    peer = peer_variants(device)[name]
-    batch = open_ours(setting, {HEAD: DEFAULT_HEAD}, device).batch
-    return peer_step(build_peer(setting, device, peer.channels_last), batch, device, peer.dtype)
+    return peer_training(peer_variants(device)[name], device, setting)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,13 +14,12 @@ from vision_mtl.benchmark.detectors import (
     DEFAULT_HEAD,
     Setting,
     build_ours,
-    build_peer,
-    open_ours,
     our_step,
-    peer_step,
 )
+from vision_mtl.benchmark.process import Apart, Call, apart
 from vision_mtl.benchmark.profiling import ASSIGNMENT, profile_call, region
 from vision_mtl.benchmark.results import Figure, Profile, Side, Table, Target, figure
+from vision_mtl.benchmark.torchvision_peer import peer_calls, peer_training
 from vision_mtl.benchmark.variants import (
     NOTES,
     OURS,
@@ -31,7 +29,6 @@ from vision_mtl.benchmark.variants import (
     limit_of,
     measured_targets,
     our_variants,
-    peer_variants,
 )
 from vision_mtl.commands.timing import measure_in_turn
 
@@ -75,30 +72,32 @@ def targets_on(device: torch.device) -> list[Target]:
     ]
 
 
-def measure_train(sizes: TrainSizes, device: torch.device, folder: Path) -> list[Table]:
+def measure_train(
+    sizes: TrainSizes, device: torch.device, folder: Path, elsewhere: Apart = apart
+) -> list[Table]:
     """Time the training step of every variant in turn, and that of the convolutions alone.
 
     Args:
         sizes: what and how often.
         device: where.
         folder: an empty one, for the pictures.
+        elsewhere: makes a call of a process of its own.
     """
     setting = sizes.setting(folder)
-    calls: dict[str, Callable[[int], object]] = {}
+    calls: dict[str, Call] = {}
     sides: dict[str, Side] = {}
-    batch = open_ours(setting, {HEAD: DEFAULT_HEAD}, device).batch
-    for name, peer in peer_variants(device).items():
-        network = build_peer(setting, device, peer.channels_last)
-        calls[name], sides[name] = peer_step(network, batch, device, peer.dtype), "peer"
     for name, variant in our_variants(device).items():
         step = our_step(build_ours(setting, variant.heads, device, variant.precision), device)
         calls[name], sides[name] = step, "ours"
         if variant.precision == "auto":
             limit = limit_of(name)
             calls[limit], sides[limit] = replay(record_convolutions(partial(step, 0))), "limit"
-    timings = measure_in_turn(calls, device, sizes.warm_up, sizes.rounds)
+    with peer_calls(peer_training, device, setting, elsewhere=elsewhere) as peers:
+        timings = measure_in_turn({**peers, **calls}, device, sizes.warm_up, sizes.rounds)
     figures: list[Figure] = [
-        figure(name, sides[name], timing, 1000, limit_of(name) if limit_of(name) in calls else None)
+        figure(
+            name, sides.get(name, "peer"), timing, 1000, limit_of(name) if limit_of(name) in calls else None
+        )
         for name, timing in timings.items()
     ]
     title = (

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
 from vision_mtl.structures import Detections, ImageMeta
+
+AS_GOOD = 1e-3  # of IoU: what the rounding of boxes, or a network run in another batch, may cost
 
 
 class Candidates(NamedTuple):
@@ -93,3 +95,27 @@ def to_detections(
         original = torch.minimum(image_boxes[best].float() * scale, limits)
         results.append(Detections(original, image_scores[best].float(), image_classes[best]))
     return results
+
+
+def origins(own: Tensor, logits: Tensor, size: Tensor, boxes: Tensor, classes: Tensor) -> Tensor:
+    """Return (M,) int64: which of the P predictions of an image each of its M detections came from.
+
+    Of the predictions that overlap the detection as much as any does it is the one with the highest logit of
+    its class, since NMS keeps the best.
+
+    Args:
+        own: (P, 1, 4) the predicted boxes xyxy in network-input pixels, not clipped; (P, K, 4) where each
+            class has its own.
+        logits: (P, K).
+        size: (2,) valid (height, width) of the image, to which the detections were clipped.
+        boxes: (M, 4) of the detections, in the same frame.
+        classes: (M,) int64.
+    """
+    limits = size.flip(0).repeat(2).to(own.dtype)
+    clipped = torch.minimum(own.detach().clamp(min=0), limits).expand(*logits.shape, 4)
+    rows = []
+    for box, label in zip(boxes, classes.tolist(), strict=True):
+        overlaps = box_iou(box[None], clipped[:, label])[0].nan_to_num()  # a box without area has none
+        best = overlaps >= overlaps.max() - AS_GOOD
+        rows.append(int(logits[:, label].detach().masked_fill(~best, -torch.inf).argmax()))
+    return torch.tensor(rows, dtype=torch.int64, device=logits.device)

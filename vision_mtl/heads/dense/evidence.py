@@ -16,7 +16,7 @@ LIMIT = 8.0  # a probability of 0.9997: what a logit says beyond is how long the
 def class_evidence(logits: Tensor, shapes: Sequence[tuple[int, int]], features: Features) -> Tensor:
     """Return (B, K) float32: each class's highest logit in the cells that see a valid pixel of the image.
 
-    It is clamped to +-`LIMIT`, and no gradient flows through it.
+    It is clamped to +-`LIMIT`.
 
     Args:
         logits: (B, P, K), the same number for each cell of the pyramid, cell by cell, fine to coarse.
@@ -30,5 +30,5 @@ def class_evidence(logits: Tensor, shapes: Sequence[tuple[int, int]], features: 
         ],
         1,
     )
-    highest = logits.detach().unflatten(1, (inside.shape[1], -1)).amax(2)
+    highest = logits.unflatten(1, (inside.shape[1], -1)).amax(2)
     return highest.masked_fill(~inside[..., None], -torch.inf).amax(1).clamp(-LIMIT, LIMIT)
