@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--accept-changes",
         action="store_true",
-        help="with --resume: go on although the config is no longer the checkpoint's",
+        help="with --resume: go on although config or data are no longer the checkpoint's",
     )
     add_data_options(parser)
     arguments = parser.parse_intermixed_args()

@@ -24,6 +24,7 @@ from vision_mtl.data.images import check_images, read_image
 from vision_mtl.data.index_cache import DamagedCacheError, read_packed
 from vision_mtl.data.label_csv import read_column
 from vision_mtl.errors import DataError
+from vision_mtl.inference.gallery import write_gallery
 from vision_mtl.inference.writers import write_csv
 
 
@@ -121,13 +122,38 @@ def markup(text: str) -> Attack:
         svg = svg_text(comparison_figure(summary, text))
         page = comparison_page(results, text, text, [cells], cells, svg)
         outside = page.replace(svg, "")
-        for found in ("<script>document", "<img", "<svg onload", '" onmouseover="alert'):
-            assert found not in outside, f"the page holds {found}"
+        text_alone(outside)
         for found in ("<script>document", "<img", "<svg onload"):  # quotes are harmless in its comments
             assert found not in svg, f"the plot holds {found}"
         assert "root:" not in page
 
     return attack
+
+
+def gallery(text: str) -> Attack:
+    """Name classes, labels and the title of a page of answers like markup."""
+
+    def attack(folder: Path, canary: str) -> None:
+        Image.new("RGB", (8, 8)).save(folder / "a.png")
+        found = {"category": text, "category_id": 1, "score": 0.5, "bbox": [1.0, 2.0, 3.0, 4.0]}
+        labels = {"kind": {"label": text, "score": 0.5, "scores": {}}}
+        entry = {
+            "file": str(folder / "a.png"),
+            "width": 8,
+            "height": 8,
+            "detections": [found],
+            "labels": labels,
+        }
+        write_gallery(folder / "page.html", [entry], 1, {1: 0}, 1000, text)
+        text_alone((folder / "page.html").read_text())
+
+    return attack
+
+
+def text_alone(page: str) -> None:
+    """Raise AssertionError where a page holds any of `MARKUP` as markup, or what it asks for."""
+    for found in ("<script>document", "<img src=x", "<svg onload", '" onmouseover="alert', "root:"):
+        assert found not in page, f"the page holds {found}"
 
 
 def safetensors(header: bytes, length: int | None = None, data: bytes = bytes(64)) -> Attack:
@@ -213,6 +239,7 @@ REFUSALS: dict[str, Attack] = {
 # What must be read, without any of its effects.
 HARMLESS: dict[str, Attack] = {
     **{f"HTML {name}": markup(text) for name, text in MARKUP.items()},
+    **{f"HTML {name} in answers": gallery(text) for name, text in MARKUP.items()},
     "CSV formulas read": formulas_in_labels,
     "CSV formulas written": formulas_in_predictions,
     "safetensors header longer than the file": safetensors(b"{}", length=2**62),

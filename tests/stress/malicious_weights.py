@@ -25,7 +25,8 @@ import torch
 from vision_mtl.commands.shared import open_checkpoint
 from vision_mtl.errors import CheckpointError
 from vision_mtl.heads.base import LabelInfo
-from vision_mtl.models.shared_file import write_shared
+from vision_mtl.models.shared_file import FORMAT as FORMAT_SHARED
+from vision_mtl.models.shared_file import PARTS, write_shared
 from vision_mtl.models.weight_files import read_weights
 from vision_mtl.training.checkpoint import FORMAT, SEAL, load_checkpoint
 
@@ -190,7 +191,7 @@ def shared_pickle(folder: Path, canary: str) -> None:
 def shared_config(folder: Path, canary: str) -> None:
     """Offer a network whose config asks for something else, its checksum right."""
     config = {"heads": {"a": {"type": f"!!python/object/apply:os.system ['touch {canary}']"}}}
-    parts = {"config": config, "labels": {}, "progress": {"step": 1}}
+    parts = {**dict.fromkeys(PARTS), "config": config, "labels": {}, "progress": {"step": 1}}
     write_shared(folder / "shared.safetensors", {}, parts)
     refused_everywhere(folder / "shared.safetensors")
 
@@ -217,7 +218,7 @@ WEIGHTS: dict[str, Attack] = {
     "shared file with a long header": shared(b" " * (17 * 2**20)),
     "shared file with deep metadata": shared(b'{"__metadata__": ' + b"[" * 100_000),
     "shared file with a wrong checksum": shared(
-        metadata(format="vision_mtl network 1", config="{}", labels="{}", progress="{}", sha256="0")
+        metadata(**{"format": FORMAT_SHARED, **dict.fromkeys(PARTS, "{}"), "sha256": "0"})
     ),
     "shared file of a pickle": shared_pickle,
     "shared file with another config": shared_config,

@@ -9,6 +9,7 @@ from vision_mtl.training.optim import (
     AveragedModel,
     build_optimizer,
     learning_rate_factor,
+    load_optimizer,
     parameter_groups,
     set_learning_rate,
 )
@@ -121,3 +122,27 @@ def test_decay_zero_evaluates_the_raw_weights() -> None:
         model.weight += 1
     average.update(model)
     assert torch.equal(average.model.weight, model.weight)
+
+
+def test_an_optimizer_goes_on_at_its_learning_rate_with_its_own_settings() -> None:
+    def build(name: str, decay: float, steps: int) -> torch.optim.Optimizer:
+        parameter = nn.Parameter(torch.ones(2, 2))
+        settings = TrainingConfig(optimizer=name)  # type: ignore[arg-type]
+        group = {"params": [parameter], "lr_factor": 0.5, "weight_decay": decay, "lr": 0.1}
+        optimizer = build_optimizer([group], settings)
+        for _ in range(steps):
+            parameter.grad = torch.ones(2, 2)
+            optimizer.step()
+        return optimizer
+
+    before = build("adamw", 0.05, steps=3)
+    set_learning_rate(before, 0.02)
+    after = build("adamw", 0.3, steps=0)
+    load_optimizer(after, before.state_dict())
+    (group,) = after.param_groups
+    assert (group["lr"], group["weight_decay"]) == (pytest.approx(0.01), 0.3)
+    state = after.state[group["params"][0]]
+    assert state["step"] == 3
+    assert torch.equal(state["exp_avg"], before.state[before.param_groups[0]["params"][0]]["exp_avg"])
+    with pytest.raises(ValueError, match="of another optimiser"):
+        load_optimizer(build("sgd", 0.05, steps=0), before.state_dict())

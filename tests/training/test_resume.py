@@ -100,6 +100,9 @@ DEATHS: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     "after the second evaluation": lambda m: m.setattr(
         engine, "evaluate", at_call(engine.evaluate, 2, after=True)
     ),
+    "after the last evaluation, from which on no step is taken": lambda m: m.setattr(
+        engine, "evaluate", at_call(engine.evaluate, 3, after=True)
+    ),
     "after the best is written": lambda m: m.setattr(Run, "save_best", at_call(Run.save_best, 1, after=True)),
     "before a checkpoint is written": lambda m: m.setattr(Run, "save", at_call(Run.save, 3)),
     "after a checkpoint was written": lambda m: m.setattr(Run, "save", at_call(Run.save, 3, after=True)),
