@@ -169,7 +169,10 @@ def test_predictions_that_cannot_be_written_are_one_error(
         patch.setattr(Path, "replace", failing(Path.replace, errno.ENOSPC, lambda path: file in path.name))
         with pytest.raises(DataError, match=rf"--output: cannot write '.*{file}': No space left"):
             infer_with_checkpoint(images, best, tmp_path / "out", 0.3, True, False)
-    assert not list((tmp_path / "out").rglob(f"*{file}*"))
+    assert not list((tmp_path / "out").rglob(file))
+    assert no_leftovers(tmp_path / "out")
+    infer_with_checkpoint(images, best, tmp_path / "out", 0.3, True, False, resume=True)
+    assert len(list((tmp_path / "out").rglob(file))) == 1
 
 
 def test_locks_that_do_not_fit_into_shared_memory_are_one_error(
