@@ -1,6 +1,9 @@
-"""SIGTERM in every phase of a run: it ends in time, with code 143 and no process left, its last step saved.
+"""SIGTERM or Ctrl-C in every phase of a run: it ends in time, no process is left, and its last step is saved.
 
-python -m tests.stress.terminate [--times 5]
+python -m tests.stress.terminate [--times 5] [--signal TERM]
+
+The signal reaches the run and its loader processes, as that of a scheduler or a terminal does. The exit code
+must be 128 and its number, and the run, resumed, must end with the bits of one that nobody disturbed.
 """
 
 from __future__ import annotations
@@ -41,13 +44,13 @@ PHASES: dict[str, tuple[Any, str]] = {  # -> the function in which the signal co
 }
 
 
-def train(config: str, run: Path, workers: int, phase: str, call: int) -> None:
-    """Train in a process and session of its own, to which a SIGTERM comes in a phase."""
+def train(config: str, run: Path, workers: int, phase: str, call: int, number: int) -> None:
+    """Train in a session of its own, to all of whose processes a signal comes in a phase."""
     os.setsid()
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     engine.optimizer_step = counting(engine.optimizer_step, steps_file(run))
     place, name = PHASES[phase]
-    setattr(place, name, signalling(getattr(place, name), call))
+    setattr(place, name, signalling(getattr(place, name), call, number))
     with narrow_trunk():
         run_command(lambda: command.train_from_config(config, [f"data.workers={workers}"], run) and None)
 
@@ -76,15 +79,15 @@ def steps_lost(run: Path) -> int:
     return taken - (load_checkpoint(last)["progress"]["step"] if last.exists() else 0)
 
 
-def signalling(function: Callable[..., Any], call: int) -> Callable[..., Any]:
-    """Return a function that sends its process a SIGTERM in its `call`-th call."""
+def signalling(function: Callable[..., Any], call: int, number: int) -> Callable[..., Any]:
+    """Return a function that sends its process group a signal in its `call`-th call."""
     calls = 0
 
     def due() -> None:
         nonlocal calls
         calls += 1
         if calls == call:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.killpg(0, number)
 
     if function is Loader.__iter__:
 
@@ -115,8 +118,8 @@ def session_of(leader: int) -> list[int]:
     return found
 
 
-def terminate(times: int, file: Path | None = None) -> int:
-    """Send each phase a SIGTERM `times` times; return the exit code of the command."""
+def terminate(times: int, number: int, file: Path | None = None) -> int:
+    """Send each phase a signal `times` times; return the exit code of the command."""
     tally, lost, slowest, count = Tally(file), 0, 0.0, times * len(PHASES)
     with workplace() as place:
         config = config_of(place, write_tiny_coco(place / "tiny").root)
@@ -127,7 +130,7 @@ def terminate(times: int, file: Path | None = None) -> int:
             run, workers = place / f"run{i}", WORKERS[i % len(WORKERS)]
             once = phase in ("opening the data", "building the network", "reporting")
             call = 1 if once else 1 + i % times % 2
-            process = FORK.Process(target=train, args=(config, run, workers, phase, call))
+            process = FORK.Process(target=train, args=(config, run, workers, phase, call, number))
             started = time.perf_counter()
             process.start()
             process.join(2 * LONGEST)
@@ -136,7 +139,7 @@ def terminate(times: int, file: Path | None = None) -> int:
             if process.is_alive() or seconds > LONGEST:
                 process.kill()
                 problem = f"not ended after {LONGEST:g} s"
-            elif process.exitcode != 143:
+            elif process.exitcode != 128 + number:
                 problem = f"exit code {process.exitcode}"
             elif left := session_of(process.pid or 0):
                 problem = f"{len(left)} processes are left"
@@ -148,9 +151,10 @@ def terminate(times: int, file: Path | None = None) -> int:
                 if run_once(config, run, workers, resume, None, None) or outcome(run) != expected:
                     problem = "does not end as a run that nobody disturbed"
             tally.add("good" if problem is None else "bad", problem and f"{phase}, call {call}: {problem}")
+        good = f"{tally.counts['good']} ended in time, clean, and resumed bit-identical"
         return tally.finish(
-            f"{count} signals in {len(PHASES)} phases: {tally.counts['good']} ended in time, clean, and "
-            f"resumed bit-identical; at most {lost} steps lost; run and end took {slowest:.1f} s at most",
+            f"{count} times {signal.Signals(number).name} in {len(PHASES)} phases: {good}; at most {lost} "
+            f"steps lost; run and end took {slowest:.1f} s at most",
             steps_lost=lost,
             slowest_seconds=round(slowest, 1),
         )
@@ -159,8 +163,9 @@ def terminate(times: int, file: Path | None = None) -> int:
 def main() -> int:
     parser = command_parser(__doc__ or "")
     parser.add_argument("--times", type=int, default=5, help="signals in each phase (default: 5)")
+    parser.add_argument("--signal", choices=["TERM", "INT"], default="TERM", help="default: TERM")
     arguments = parser.parse_args()
-    return terminate(arguments.times, arguments.json)
+    return terminate(arguments.times, signal.Signals[f"SIG{arguments.signal}"], arguments.json)
 
 
 if __name__ == "__main__":
