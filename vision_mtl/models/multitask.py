@@ -129,9 +129,8 @@ class MultiTaskModel(nn.Module):
         for name in sorted(heads, key=sources.__contains__):
             if name in asked and name in sources:
                 evidence = heads[sources[name]].evidence(outputs[sources[name]], features)
-                outputs[name] = heads[name](
-                    features, evidence.detach()
-                )  # the detector learns nothing from it
+                # Detached: the detector learns nothing from it.
+                outputs[name] = heads[name](features, evidence.detach())
             elif name in asked or name in read:
                 outputs[name] = heads[name](features)
         return features, {name: outputs[name] for name in asked}
