@@ -37,7 +37,7 @@ class Ledger:
             return
         try:
             known = msgspec.json.decode(path.read_bytes(), type=Results)
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ConfigError(f"--results '{path}' is not a file of this command: {error}") from error
         plain = msgspec.json.decode(msgspec.json.encode(header.tree))
         if changed := sorted(differences(known.tree, plain)):

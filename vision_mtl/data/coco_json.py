@@ -93,7 +93,10 @@ def decode_coco(path: Path, content: bytes) -> CocoFile:
             file = _decode_typed(path, content)
         _refuse_repeated_keys(path, content, file)
         return file
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # Text in another encoding is the one error or the other, by msgspec's version.
+        if isinstance(error, UnicodeDecodeError) or "UTF-8" in str(error):
+            raise DataError(f"{path}: text that is not UTF-8 ({error}). Save the file as UTF-8.") from error
         at = re.search(r"\(byte (\d+)\)", str(error))
         position = int(at[1]) if at else len(content)
         line = content.count(b"\n", 0, position) + 1
@@ -102,8 +105,6 @@ def decode_coco(path: Path, content: bytes) -> CocoFile:
             f"{path}: line {line}, column {column}: not valid JSON ({error}); NaN and Infinity are not JSON "
             "either. Write or download the file again."
         ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: text that is not UTF-8 ({error}). Save the file as UTF-8.") from error
     except RecursionError as error:
         raise DataError(
             f"{path}: nested too deeply to be COCO annotations ({len(content)} bytes read). "
