@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -49,6 +50,7 @@ def train(config: str, run: Path, workers: int, phase: str, call: int, number: i
     """Train in a session of its own, to all of whose processes a signal comes in a phase."""
     os.setsid()
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with `&` ignores it
     engine.optimizer_step = counting(engine.optimizer_step, steps_file(run))
     place, name = PHASES[phase]
     setattr(place, name, signalling(getattr(place, name), call, number, time_file(run)))
@@ -86,7 +88,10 @@ def steps_lost(run: Path) -> int:
 
 
 def signalling(function: Callable[..., Any], call: int, number: int, file: Path) -> Callable[..., Any]:
-    """Return a function that sends its process group a signal in its `call`-th call; `file` says when."""
+    """Return a function in whose `call`-th call its process group is sent a signal; `file` says when.
+
+    Another process sends it, as a scheduler does: a SIGTERM of the run itself ends its loader processes.
+    """
     calls = 0
 
     def due() -> None:
@@ -94,7 +99,8 @@ def signalling(function: Callable[..., Any], call: int, number: int, file: Path)
         calls += 1
         if calls == call:
             file.write_text(str(time.monotonic()))
-            os.killpg(0, number)
+            kill = ["kill", "-s", str(number), "--", f"-{os.getpgid(0)}"]
+            subprocess.run(kill, check=True, start_new_session=True)
 
     if function is Loader.__iter__:
 
