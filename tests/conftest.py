@@ -50,6 +50,15 @@ def pytest_configure(config: pytest.Config) -> None:
     cv2.setNumThreads(1)
 
 
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[None]:
+    """Let the module's tests, which are to ask for it first, build a ResNet-18 with few channels."""
+    from tests.training.narrow import narrow_trunk  # brings torch, which reads the setting above
+
+    with narrow_trunk():
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Keep caches out of the user's: one folder per session, where the shapes set is drawn just once."""

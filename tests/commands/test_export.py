@@ -7,7 +7,7 @@ import random
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,8 @@ import safetensors
 import torch
 
 from tests.commands.helpers import HEADS, write_config
+from tests.stress.checkpoints import damage
 from tests.stress.workplace import ROOT
-from tests.training.narrow import narrow_trunk
 from vision_mtl.commands.evaluate import evaluate_checkpoint
 from vision_mtl.commands.export import export_safetensors
 from vision_mtl.commands.infer import infer_with_checkpoint
@@ -32,17 +32,12 @@ from vision_mtl.models.weight_files import read_weights
 from vision_mtl.models.weights import load_weights
 from vision_mtl.training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("narrow")
 PARTS = {"config": {}, "labels": {}, "progress": {}, "operating_points": None}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def narrow() -> Iterator[None]:
-    with narrow_trunk():
-        yield
-
-
 @pytest.fixture(scope="module")
-def checkpoint(tiny_coco_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(narrow: None, tiny_coco_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     heads = HEADS + "  presence: {type: multilabel}\n"
     trunk = "{name: resnet18, channels: 32, norm: batch}"  # counters of batches, 0-dimensional int64
@@ -116,13 +111,8 @@ def test_every_cut_and_every_flipped_bit_is_found(tmp_path: Path) -> None:
     assert read_shared(path)["average"]["b"] == 3
     content = path.read_bytes()
     draw = random.Random(0)
-    for _ in range(150):
-        path.write_bytes(content[: draw.randrange(len(content))])
-        with pytest.raises(CheckpointError, match=r"a\.safetensors.*tools/export"):
-            read_shared(path)
-        at = draw.randrange(len(content))
-        flipped = bytes([content[at] ^ 1 << draw.randrange(8)])
-        path.write_bytes(content[:at] + flipped + content[at + 1 :])
+    for _ in range(300):
+        path.write_bytes(damage(content, draw)[1])
         with pytest.raises(CheckpointError, match=r"a\.safetensors.*tools/export"):
             read_shared(path)
 

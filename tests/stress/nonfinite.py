@@ -90,11 +90,8 @@ def in_output(module: str, value: float) -> Fault:
             place[(0,) * output.dim()] = True
             return output.masked_fill(place, value)
 
-        handle = run.model.get_submodule(module).register_forward_hook(wrong)
-        try:
+        with run.model.get_submodule(module).register_forward_hook(wrong):
             yield
-        finally:
-            handle.remove()
 
     return fault
 
@@ -104,11 +101,8 @@ def in_gradient(parameter: str, change: Callable[[Tensor], Tensor]) -> Fault:
 
     @contextmanager
     def fault(run: Run) -> Iterator[None]:
-        handle = run.model.get_parameter(parameter).register_hook(change)
-        try:
+        with run.model.get_parameter(parameter).register_hook(change):
             yield
-        finally:
-            handle.remove()
 
     return fault
 

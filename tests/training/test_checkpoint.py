@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.stress.checkpoints import damage
 from vision_mtl.errors import CheckpointError
 from vision_mtl.training.checkpoint import (
     SEAL,
@@ -67,13 +68,8 @@ def test_every_cut_and_every_flipped_bit_is_found(tmp_path: Path) -> None:
     save_checkpoint({"weights": torch.arange(20.0), "progress": {"step": 3}}, path)
     content = path.read_bytes()
     draw = random.Random(0)
-    for _ in range(100):
-        path.write_bytes(content[: draw.randrange(len(content))])
-        with pytest.raises(CheckpointError, match=r"last\.pt.*damaged"):
-            load_checkpoint(path)
-        at = draw.randrange(len(content))
-        flipped = bytes([content[at] ^ 1 << draw.randrange(8)])
-        path.write_bytes(content[:at] + flipped + content[at + 1 :])
+    for _ in range(200):
+        path.write_bytes(damage(content, draw)[1])
         with pytest.raises(CheckpointError, match=r"last\.pt.*damaged"):
             load_checkpoint(path)
 

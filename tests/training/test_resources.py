@@ -19,7 +19,6 @@ import pytest
 
 from tests.commands import helpers
 from tests.stress.workplace import ROOT
-from tests.training.narrow import narrow_trunk
 from tests.training.outcomes import outcome
 from tests.training.test_resume import config_of
 from vision_mtl.commands.evaluate import evaluate_checkpoint
@@ -31,15 +30,13 @@ from vision_mtl.structures import Batch
 from vision_mtl.training.checkpoint import kept_checkpoints, load_checkpoint
 from vision_mtl.training.log import start_logging
 
-
-@pytest.fixture(scope="module", autouse=True)
-def narrow() -> Iterator[None]:
-    with narrow_trunk():
-        yield
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_coco_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def finished(
+    narrow: None, tiny_coco_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
     """The config and folder of a run that nothing happened to."""
     folder = tmp_path_factory.mktemp("finished")
     config = config_of(folder, tiny_coco_root)

@@ -15,7 +15,6 @@ import torch
 
 from tests.commands import helpers
 from tests.conftest import TinyCoco
-from tests.training.narrow import narrow_trunk
 from tests.training.outcomes import outcome
 from vision_mtl.commands.train import train_from_config
 from vision_mtl.data.loader import Loader
@@ -24,6 +23,8 @@ from vision_mtl.structures import Batch
 from vision_mtl.training import checkpoint, engine
 from vision_mtl.training.checkpoint import kept_checkpoints, load_checkpoint
 from vision_mtl.training.run import Run, changes
+
+pytestmark = pytest.mark.usefixtures("narrow")
 
 # Dropout draws from the generator, FAMO remembers, batch norm counts; the log's window spans checkpoints.
 HEADS = """
@@ -45,14 +46,8 @@ def config_of(folder: Path, root: Path) -> str:
     return helpers.write_config(folder, root, HEADS, "balancing: {method: famo}", training=TRAINING)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def narrow() -> Iterator[None]:
-    with narrow_trunk():
-        yield
-
-
 @pytest.fixture(scope="module")
-def expected(tiny_coco_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def expected(narrow: None, tiny_coco_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("whole")
     train_from_config(config_of(folder, tiny_coco_root), [], folder / "run")
     return outcome(folder / "run")

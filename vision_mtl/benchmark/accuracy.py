@@ -245,8 +245,7 @@ class Ledger:
         """Return the trial's outcome, from the file or by running it and writing the file."""
         if (known := self.find(trial)) is not None:
             return known
-        if torch.device("cpu") == choose_device(self.arena.config.training.device):
-            keep_freed_memory()
+        keep_freed_memory(choose_device(self.arena.config.training.device))
         with progress_bar() as bars:
             bar = bars.add_task("training", total=trial.budget, note="")
             outcome = run_trial(

@@ -122,8 +122,7 @@ def benchmark(request: Request) -> None:
         raise ConfigError("--device: found cuda, but torch sees no GPU; use --device cpu")
     device = torch.device(request.device)
     results = read_results(request.json)  # an error now, and not after an hour
-    if device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(device)
     known = jobs(device)
     for name in known if request.part == "all" else [request.part]:
         with warnings_only("vision_mtl.data"):  # it would list every data set made up here

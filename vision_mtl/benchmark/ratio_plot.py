@@ -71,9 +71,7 @@ def ratio_figure(bars: Sequence[Bar], title: str) -> Figure:
     axes.set_xscale("log")
     ends = [1.0, *(bar.ratio for bar in bars), *(bar.target for bar in bars)]
     axes.set_xlim(min(ends) / 1.25, max(ends) * 1.8)
-    ticks = [
-        tick for tick in (0.25, 0.5, 1, 2, 3, 5, 10, 20, 50, 100) if min(ends) / 1.25 <= tick <= max(ends)
-    ]
+    ticks = [tick for tick in TICKS if min(ends) / 1.25 <= tick <= max(ends)]
     axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
     axes.minorticks_off()
     axes.set_yticks(places, [bar.label for bar in bars])

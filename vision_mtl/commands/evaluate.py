@@ -12,6 +12,7 @@ from vision_mtl.allocator import keep_freed_memory
 from vision_mtl.commands.operating_points import check_wanted, find_points, store_points
 from vision_mtl.commands.report import report_evaluation
 from vision_mtl.commands.shared import (
+    Trained,
     choose_device,
     evaluation_loader,
     is_config,
@@ -19,6 +20,7 @@ from vision_mtl.commands.shared import (
     open_weights,
 )
 from vision_mtl.config import load_config
+from vision_mtl.data.dataset import Source
 from vision_mtl.data.sources import open_evaluation, open_sources
 from vision_mtl.errors import DataError
 from vision_mtl.files import whole
@@ -66,35 +68,11 @@ def evaluate_checkpoint(
     run = Path(path).resolve().parent.parent
     own = f"evaluation-{split}" if is_of_run else f"evaluation-{Path(path).stem}-{split}"
     folder = output or (run if is_of_run else Path("runs")) / own
-    if is_config(path):
-        config = load_config(path, overrides)
-        sources = open_sources(config.data, split, label_sources(config.heads))
-        trained = open_weights(path, config, label_infos(config.heads, sources))
-    else:
-        trained = open_checkpoint(path, overrides)
+    trained = open_for_split(path, overrides, split)
     earlier, compared = find_baseline(baseline, folder)
-    config = trained.config
     if goal is not None:
-        check_wanted(path, config, is_of_run)
-    source = open_evaluation(
-        config.data,
-        split,
-        label_sources(config.heads),
-        {name: info.names for name, info in trained.labels.items()},
-        trained_categories(config.heads, trained.labels),
-    )
-    device = choose_device(config.training.device)
-    if device.type == "cpu":
-        keep_freed_memory()
-    dtype = resolve_precision(config.training.precision, device)
-    result = evaluate(
-        trained.model.to(device),
-        evaluation_loader(config, source),
-        source,
-        device,
-        dtype,
-        config.evaluation.backend,
-    )
+        check_wanted(path, trained.config, is_of_run)
+    source, result = judge(trained, split)
     metrics = {"checkpoint": str(path), "split": split, **describe_evaluation(result, trained.progress)}
     points = {} if goal is None else find_points(result, goal)
     if goal is not None:
@@ -111,7 +89,7 @@ def evaluate_checkpoint(
     logger.info("metrics.json and predictions are in %s", folder)
     report_evaluation(
         result,
-        config,
+        trained.config,
         source,
         folder,
         split,
@@ -122,6 +100,38 @@ def evaluate_checkpoint(
         compared=compared,
     )
     return metrics
+
+
+def open_for_split(path: str, overrides: Sequence[str], split: str) -> Trained:
+    """Return the network of a checkpoint, or of a config's weights with the labels of the split's files."""
+    if not is_config(path):
+        return open_checkpoint(path, overrides)
+    config = load_config(path, overrides)
+    sources = open_sources(config.data, split, label_sources(config.heads))
+    return open_weights(path, config, label_infos(config.heads, sources))
+
+
+def judge(trained: Trained, split: str) -> tuple[Source, Evaluation]:
+    """Return the split's images, and what the network makes of them."""
+    config = trained.config
+    source = open_evaluation(
+        config.data,
+        split,
+        label_sources(config.heads),
+        {name: info.names for name, info in trained.labels.items()},
+        trained_categories(config.heads, trained.labels),
+    )
+    device = choose_device(config.training.device)
+    keep_freed_memory(device)
+    result = evaluate(
+        trained.model.to(device),
+        evaluation_loader(config, source),
+        source,
+        device,
+        resolve_precision(config.training.precision, device),
+        config.evaluation.backend,
+    )
+    return source, result
 
 
 def find_baseline(path: Path | None, folder: Path) -> tuple[dict[str, Any] | None, str]:

@@ -73,8 +73,7 @@ def infer_with_checkpoint(
     trained = open_trained(checkpoint, overrides)
     outputs = Outputs(output, formats, trained, confidence, video=video).checked(found, ids)
     pipeline = pipeline_of(trained, threshold, compiled)
-    if pipeline.device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(pipeline.device)
     explainer = None
     if explain is not None:
         explainer = Explainer(pipeline, explain, explain_class, output / EXPLANATIONS)

@@ -270,8 +270,7 @@ def train_from_config(
         logger.info("'%s' has no checkpoint yet: starting from the beginning", folder)
         resume = False
     device = choose_device(config.training.device)
-    if device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(device)
     seed_everything(config.training.seed)
     model = build_model(config.model(), data.labels)
     started_from = None if resume else load_weights(model, config.model(), data.labels)

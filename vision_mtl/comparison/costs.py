@@ -83,8 +83,7 @@ def measure_costs(
         CheckpointError: a checkpoint that cannot be read.
         NumericsError: a loss is not finite.
     """
-    if bench.device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(bench.device)
     paths = [("alone", name, path) for name, path in alone.items()]
     paths += [("together", name, path) for name, path in together.items()]
     trained = {(kind, name): open_checkpoint(path) for kind, name, path in paths}

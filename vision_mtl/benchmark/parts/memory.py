@@ -102,8 +102,8 @@ def train_alone(name: str, setting: dict[str, Any], device: str, steps: int) -> 
     where = torch.device(device)
     read = Setting(**{**setting, "folder": Path(setting["folder"])})
     # Whoever trains ours gets this allocator, and whoever trains the peer does not.
-    if name in our_variants(where) and device == "cpu":
-        keep_freed_memory()
+    if name in our_variants(where):
+        keep_freed_memory(where)
 
     def train() -> None:
         step = _step_of(name, read, where)
